@@ -1,0 +1,83 @@
+package proto
+
+// Status is the outcome of a request (global/scache.h).
+type Status byte
+
+const (
+	OK     Status = 0 // done
+	Bad    Status = 1 // the request was malformed
+	Failed Status = 2 // nothing found, or no descriptor received
+)
+
+const (
+	// Announcement is what the server says when it accepts a client.
+	Announcement = "protocol\x00connection_cache_protocol\x00\x00"
+	// DummyMessage is what either side says to make the other one send or
+	// receive a descriptor in step; its value means nothing.
+	DummyMessage = "dummy\x00\x00\x00"
+)
+
+// AppendStatus appends the reply to save_endp, save_dest and unknown requests.
+func AppendStatus(dst []byte, status Status) []byte {
+	return append(appendStatus(dst, status), 0)
+}
+
+// AppendEndpointReply appends the reply to find_endp.
+func AppendEndpointReply(dst []byte, status Status, property []byte) []byte {
+	dst = appendStatus(dst, status)
+	dst = appendAttribute(dst, "property", property)
+	return append(dst, 0)
+}
+
+// AppendDestinationReply appends the reply to find_dest.
+func AppendDestinationReply(dst []byte, status Status, destinationProperty, endpointProperty []byte) []byte {
+	dst = appendStatus(dst, status)
+	dst = appendAttribute(dst, "property", destinationProperty)
+	dst = appendAttribute(dst, "property", endpointProperty)
+	return append(dst, 0)
+}
+
+// AppendFailure appends the reply to a request that did not succeed, in the shape
+// that op's reply has.
+func AppendFailure(dst []byte, op Op, status Status) []byte {
+	switch op {
+	case FindEndpoint:
+		return AppendEndpointReply(dst, status, nil)
+	case FindDestination:
+		return AppendDestinationReply(dst, status, nil, nil)
+	default:
+		return AppendStatus(dst, status)
+	}
+}
+
+func appendStatus(dst []byte, status Status) []byte {
+	dst = append(dst, "status\x00"...)
+	return append(dst, '0'+byte(status), 0)
+}
+
+// Reply is a decoded reply, as a client sees it. The properties are views into
+// the message, nil where the reply has none.
+type Reply struct {
+	Status     Status
+	Properties [2][]byte // of the endpoint; or of the destination and of the endpoint
+}
+
+// DecodeReply decodes one whole message; ok is false if it is no reply.
+func DecodeReply(msg []byte) (r Reply, ok bool) {
+	name, value, rest, ok := Attribute(msg)
+	if !ok || string(name) != "status" || len(value) != 1 || value[0] < '0' || value[0] > '9' {
+		return r, false
+	}
+	r.Status = Status(value[0] - '0')
+	for i := range r.Properties {
+		name, value, rest, ok = Attribute(rest)
+		if !ok {
+			break
+		}
+		if string(name) != "property" {
+			return r, false
+		}
+		r.Properties[i] = value
+	}
+	return r, true
+}

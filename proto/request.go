@@ -1,0 +1,174 @@
+package proto
+
+import "strconv"
+
+// Op is what a message asks for.
+type Op int
+
+const (
+	None    Op = iota // no request: an empty message, or one that begins with any other attribute
+	Dummy             // a message that only keeps client and server in step around a descriptor
+	Unknown           // a request whose name the protocol does not know
+	SaveEndpoint
+	FindEndpoint
+	SaveDestination
+	FindDestination
+)
+
+// opNames are the names on the wire.
+var opNames = [...]string{
+	SaveEndpoint:    "save_endp",
+	FindEndpoint:    "find_endp",
+	SaveDestination: "save_dest",
+	FindDestination: "find_dest",
+}
+
+func (op Op) String() string {
+	switch op {
+	case None:
+		return "none"
+	case Dummy:
+		return "dummy"
+	case Unknown:
+		return "unknown request"
+	}
+	return opNames[op]
+}
+
+// Request is a decoded message. Which fields are set depends on Op, as in the
+// manual page scache(8). The slices are views into the message.
+type Request struct {
+	Op                  Op
+	Malformed           bool   // attributes are missing, misplaced or have a bad value
+	TTL                 int    // seconds, 1 to 2147483647
+	Destination         []byte // label of a logical destination
+	DestinationProperty []byte
+	Endpoint            []byte // label of a physical endpoint
+	EndpointProperty    []byte
+}
+
+// DecodeRequest decodes one whole message. A beginning of one gives the right Op,
+// if it is long enough to hold it, and Malformed.
+//
+// Attributes are taken in the order of the manual page; anything else before the
+// last wanted one makes the request malformed, anything behind it is ignored: this
+// is how attr_scan0(3) treats a stream of which the wanted ones have been read.
+func DecodeRequest(msg []byte) (r Request) {
+	name, value, rest, ok := Attribute(msg)
+	if !ok {
+		return r
+	}
+	switch string(name) {
+	case "dummy":
+		r.Op = Dummy
+		return r
+	case "request":
+	default:
+		return r
+	}
+	d := decoder{rest: rest}
+	switch string(value) {
+	case "save_endp":
+		r.Op = SaveEndpoint
+		r.TTL = d.ttl()
+		r.Endpoint = d.value("label")
+		r.EndpointProperty = d.value("property")
+	case "find_endp":
+		r.Op = FindEndpoint
+		r.Endpoint = d.value("label")
+	case "save_dest":
+		r.Op = SaveDestination
+		r.TTL = d.ttl()
+		r.Destination = d.value("label")
+		r.DestinationProperty = d.value("property")
+		r.Endpoint = d.value("label")
+	case "find_dest":
+		r.Op = FindDestination
+		r.Destination = d.value("label")
+	default:
+		r.Op = Unknown
+	}
+	r.Malformed = d.failed
+	return r
+}
+
+// decoder takes attributes off a message until one is not the wanted one.
+type decoder struct {
+	rest   []byte
+	failed bool
+}
+
+func (d *decoder) value(want string) []byte {
+	if d.failed {
+		return nil
+	}
+	name, value, rest, ok := Attribute(d.rest)
+	if !ok || string(name) != want {
+		d.failed = true
+		return nil
+	}
+	d.rest = rest
+	return value
+}
+
+// ttl takes a time to live: decimal digits only, from 1 to the largest signed
+// 32-bit number. attr_scan0(3) reads an unsigned number with sscanf and scache(8)
+// refuses what is not positive as a signed one; we differ in refusing signs,
+// blanks and numbers that wrap around to something positive.
+func (d *decoder) ttl() int {
+	const largest = 1<<31 - 1
+	ttl := 0
+	text := d.value("ttl")
+	for _, c := range text {
+		if c < '0' || c > '9' || ttl > largest/10 {
+			d.failed = true
+			return 0
+		}
+		ttl = ttl*10 + int(c-'0')
+	}
+	if ttl < 1 || ttl > largest {
+		d.failed = true
+		return 0
+	}
+	return ttl
+}
+
+// AppendSaveEndpoint appends the request to save a connection under an endpoint,
+// for ttl seconds. The server answers it with a dummy; then it wants the
+// descriptor.
+func AppendSaveEndpoint(dst []byte, ttl int, endpoint, property string) []byte {
+	dst = appendRequest(dst, SaveEndpoint)
+	dst = appendAttribute(dst, "ttl", strconv.Itoa(ttl))
+	dst = appendAttribute(dst, "label", endpoint)
+	dst = appendAttribute(dst, "property", property)
+	return append(dst, 0)
+}
+
+// AppendFindEndpoint appends the request to look up an endpoint.
+func AppendFindEndpoint(dst []byte, endpoint string) []byte {
+	dst = appendRequest(dst, FindEndpoint)
+	dst = appendAttribute(dst, "label", endpoint)
+	return append(dst, 0)
+}
+
+// AppendSaveDestination appends the request to bind a destination to an endpoint,
+// for ttl seconds.
+func AppendSaveDestination(dst []byte, ttl int, destination, property, endpoint string) []byte {
+	dst = appendRequest(dst, SaveDestination)
+	dst = appendAttribute(dst, "ttl", strconv.Itoa(ttl))
+	dst = appendAttribute(dst, "label", destination)
+	dst = appendAttribute(dst, "property", property)
+	dst = appendAttribute(dst, "label", endpoint)
+	return append(dst, 0)
+}
+
+// AppendFindDestination appends the request to look up a destination.
+func AppendFindDestination(dst []byte, destination string) []byte {
+	dst = appendRequest(dst, FindDestination)
+	dst = appendAttribute(dst, "label", destination)
+	return append(dst, 0)
+}
+
+func appendRequest(dst []byte, op Op) []byte {
+	return appendAttribute(dst, "request", opNames[op])
+}

@@ -1,0 +1,109 @@
+package store
+
+import (
+	"bytes"
+	"hash/maphash"
+
+	"github.com/scache/scache/timerwheel"
+)
+
+// A binding says that a destination can be reached at an endpoint. It is what it
+// is by its destination, property and endpoint.
+type binding struct {
+	destination *destination
+	property    []byte
+	endpoint    *endpoint
+
+	previous, next *binding // of the same destination, in the order of first saving
+	timer          timerwheel.Timer[*binding]
+	indexed        node[*binding]
+}
+
+// SaveDestination binds a destination to an endpoint until deadline. All texts are
+// copied. A binding that exists keeps its place and gets the new deadline, be it
+// later or earlier.
+func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline Tick) {
+	hash := s.bindingHash(destination, property, endpoint)
+	b := s.lookupBinding(hash, destination, property, endpoint)
+	if b == nil {
+		b = s.bind(hash, destination, property, endpoint)
+	}
+	s.bindingTimers.Set(&b.timer, b, deadline)
+}
+
+// bind makes a binding, the last of its destination, and the destination if need
+// be.
+func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *binding {
+	b := s.freeBindings.take()
+	b.property = remember(b.property, property)
+	b.endpoint = s.refer(endpoint)
+	s.bindings.add(&b.indexed, b, hash)
+	s.size.Bindings++
+
+	d := s.lookupDestination(destination)
+	if d == nil {
+		d = s.freeDestinations.take()
+		d.label = remember(d.label, destination)
+		s.destinations.add(&d.indexed, d, s.hash(destination))
+		s.size.Destinations++
+	}
+	b.destination = d
+	b.previous = d.last
+	if d.last != nil {
+		d.last.next = b
+	} else {
+		d.first = b
+	}
+	d.last = b
+	return b
+}
+
+// dropBinding is the reverse of bind.
+func (s *Store) dropBinding(b *binding) {
+	s.bindingTimers.Stop(&b.timer)
+	d := b.destination
+	if b.previous != nil {
+		b.previous.next = b.next
+	} else {
+		d.first = b.next
+	}
+	if b.next != nil {
+		b.next.previous = b.previous
+	} else {
+		d.last = b.previous
+	}
+	b.previous, b.next, b.destination = nil, nil, nil
+	if d.first == nil {
+		s.destinations.remove(&d.indexed)
+		s.size.Destinations--
+		d.label = trim(d.label)
+		s.freeDestinations.give(d)
+	}
+
+	s.bindings.remove(&b.indexed)
+	s.size.Bindings--
+	s.release(b.endpoint)
+	b.endpoint = nil
+	b.property = trim(b.property)
+	s.freeBindings.give(b)
+}
+
+func (s *Store) lookupBinding(hash uint64, destination, property, endpoint []byte) *binding {
+	for n := s.bindings[hash]; n != nil; n = n.next {
+		b := n.item
+		if bytes.Equal(b.destination.label, destination) && bytes.Equal(b.property, property) && bytes.Equal(b.endpoint.label, endpoint) {
+			return b
+		}
+	}
+	return nil
+}
+
+func (s *Store) bindingHash(destination, property, endpoint []byte) uint64 {
+	var h maphash.Hash
+	h.SetSeed(s.seed)
+	for _, text := range [...][]byte{destination, property, endpoint} {
+		h.Write(text)
+		h.WriteByte(0) // no text contains one
+	}
+	return h.Sum64()
+}

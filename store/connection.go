@@ -1,0 +1,156 @@
+package store
+
+import "github.com/scache/scache/timerwheel"
+
+// Connection is an open descriptor with what a client needs to use it again. It is
+// either in the store, or outside: prepared, or found.
+//
+//	Prepare -> outside -> Save -> in the store -> Find... -> outside
+//	           outside -> PutBack -> in the store
+//	           outside -> Release
+//
+// A Connection that is outside belongs to the caller, together with its
+// descriptor, and ends in exactly one of Save, PutBack and Release.
+type Connection struct {
+	endpoint *endpoint
+	property []byte
+	fd       int
+	serial   uint64 // order of saving
+
+	older, newer *Connection // of the same endpoint
+	timer        timerwheel.Timer[*Connection]
+}
+
+// FD returns the descriptor.
+func (c *Connection) FD() int { return c.fd }
+
+// Property returns the endpoint property that was saved with the connection. It is
+// a view that ends with the Connection.
+func (c *Connection) Property() []byte { return c.property }
+
+// Prepare makes a Connection, with no descriptor yet, that can be saved under an
+// endpoint. The caller owns it; both texts are copied.
+func (s *Store) Prepare(endpoint, property []byte) *Connection {
+	c := s.freeConnections.take()
+	c.fd = -1
+	c.property = remember(c.property, property)
+	c.endpoint = s.refer(endpoint)
+	return c
+}
+
+// Save puts a prepared Connection into the store until deadline, as the newest of
+// its endpoint. The store owns fd from now on.
+func (s *Store) Save(c *Connection, fd int, deadline Tick) {
+	s.saved++
+	c.fd, c.serial = fd, s.saved
+	s.insert(c, deadline)
+}
+
+// PutBack returns a found Connection to the store, to the place and with the
+// deadline that it had. If that has passed, its descriptor is closed as expired.
+func (s *Store) PutBack(c *Connection) {
+	if c.timer.When() <= s.connectionTimers.Now() {
+		fd := c.fd
+		s.Release(c)
+		s.close(fd, Expired)
+		return
+	}
+	s.insert(c, c.timer.When())
+}
+
+// Release ends a Connection that is outside the store, when it never had a
+// descriptor or the caller has disposed of that.
+func (s *Store) Release(c *Connection) {
+	s.release(c.endpoint)
+	c.endpoint = nil
+	c.property = trim(c.property)
+	s.freeConnections.give(c)
+}
+
+// FindEndpoint takes the endpoint's oldest connection out of the store. It returns
+// nil when there is none.
+func (s *Store) FindEndpoint(endpoint []byte) *Connection {
+	e := s.lookupEndpoint(endpoint)
+	if e == nil || e.oldest == nil {
+		return nil
+	}
+	return s.takeOldest(e)
+}
+
+// FindDestination takes a connection out of the store: the oldest of the first of
+// the destination's bindings whose endpoint has one. property is the binding's, a
+// view that ends with the next call of the store. The binding stays as it is. The
+// result is nil when there is no such connection.
+func (s *Store) FindDestination(destination []byte) (c *Connection, property []byte) {
+	d := s.lookupDestination(destination)
+	if d == nil {
+		return nil, nil
+	}
+	for b := d.first; b != nil; b = b.next {
+		if b.endpoint.oldest != nil {
+			return s.takeOldest(b.endpoint), b.property
+		}
+	}
+	return nil, nil
+}
+
+func (s *Store) takeOldest(e *endpoint) *Connection {
+	c := e.oldest
+	s.remove(c)
+	return c
+}
+
+// closeConnection ends a connection that is in the store.
+func (s *Store) closeConnection(c *Connection, why Reason) {
+	fd := c.fd
+	s.remove(c)
+	s.Release(c)
+	s.close(fd, why)
+}
+
+// insert links c into its endpoint by its serial number, and starts its time.
+func (s *Store) insert(c *Connection, deadline Tick) {
+	e := c.endpoint
+	newer := (*Connection)(nil)
+	older := e.newest
+	for older != nil && older.serial > c.serial {
+		newer, older = older, older.older
+	}
+	c.older, c.newer = older, newer
+	if older != nil {
+		older.newer = c
+	} else {
+		e.oldest = c
+	}
+	if newer != nil {
+		newer.older = c
+	} else {
+		e.newest = c
+	}
+	if e.oldest == e.newest {
+		s.size.Endpoints++
+	}
+	s.size.Connections++
+	s.connectionTimers.Set(&c.timer, c, deadline)
+}
+
+// remove is the reverse of insert. The endpoint stays as long as c refers to it.
+func (s *Store) remove(c *Connection) {
+	e := c.endpoint
+	if c.older != nil {
+		c.older.newer = c.newer
+	} else {
+		e.oldest = c.newer
+	}
+	if c.newer != nil {
+		c.newer.older = c.older
+	} else {
+		e.newest = c.older
+	}
+	c.older, c.newer = nil, nil
+	if e.oldest == nil {
+		s.size.Endpoints--
+	}
+	s.size.Connections--
+	s.connectionTimers.Stop(&c.timer)
+}

@@ -1,0 +1,70 @@
+package store
+
+// index finds items by the hash of their key; items with the same hash form a
+// chain, and whoever looks up walks it. A map from strings would do the same, but
+// allocate a string for every name that comes and goes.
+type index[T any] map[uint64]*node[T]
+
+// node is embedded in an indexed item.
+type node[T any] struct {
+	item T
+	hash uint64
+	next *node[T]
+}
+
+func (ix index[T]) add(n *node[T], item T, hash uint64) {
+	n.item, n.hash, n.next = item, hash, ix[hash]
+	ix[hash] = n
+}
+
+func (ix index[T]) remove(n *node[T]) {
+	head := ix[n.hash]
+	switch {
+	case head != n:
+		for head.next != n {
+			head = head.next
+		}
+		head.next = n.next
+	case n.next != nil:
+		ix[n.hash] = n.next
+	default:
+		delete(ix, n.hash)
+	}
+	n.next = nil
+}
+
+// freeList keeps records, and the buffers in them, for their next use.
+type freeList[T any] struct{ free []*T }
+
+// What is kept for reuse is bounded, so that a burst is forgotten: records by
+// number, buffers by size (labels and properties of smtp(8) have some hundred
+// bytes at most).
+const (
+	maxFreeRecords = 4096
+	maxFreeBuffer  = 1024
+)
+
+func (l *freeList[T]) take() *T {
+	if len(l.free) == 0 {
+		return new(T)
+	}
+	last := len(l.free) - 1
+	record := l.free[last]
+	l.free[last] = nil
+	l.free = l.free[:last]
+	return record
+}
+
+func (l *freeList[T]) give(record *T) {
+	if len(l.free) < maxFreeRecords {
+		l.free = append(l.free, record)
+	}
+}
+
+// trim returns a buffer for its next use, or nil if it is too large to keep.
+func trim(buffer []byte) []byte {
+	if cap(buffer) > maxFreeBuffer {
+		return nil
+	}
+	return buffer[:0]
+}

@@ -1,0 +1,58 @@
+package store
+
+import "bytes"
+
+// An endpoint exists as long as a connection or a binding refers to it.
+type endpoint struct {
+	label          []byte
+	oldest, newest *Connection
+	references     int
+	indexed        node[*endpoint]
+}
+
+// refer returns the endpoint of that label with one more reference, and makes it
+// if need be.
+func (s *Store) refer(label []byte) *endpoint {
+	e := s.lookupEndpoint(label)
+	if e == nil {
+		e = s.freeEndpoints.take()
+		e.label = remember(e.label, label)
+		s.endpoints.add(&e.indexed, e, s.hash(label))
+	}
+	e.references++
+	return e
+}
+
+func (s *Store) release(e *endpoint) {
+	if e.references--; e.references > 0 {
+		return
+	}
+	s.endpoints.remove(&e.indexed)
+	e.label = trim(e.label)
+	s.freeEndpoints.give(e)
+}
+
+func (s *Store) lookupEndpoint(label []byte) *endpoint {
+	for n := s.endpoints[s.hash(label)]; n != nil; n = n.next {
+		if bytes.Equal(n.item.label, label) {
+			return n.item
+		}
+	}
+	return nil
+}
+
+// A destination exists as long as it has a binding.
+type destination struct {
+	label       []byte
+	first, last *binding
+	indexed     node[*destination]
+}
+
+func (s *Store) lookupDestination(label []byte) *destination {
+	for n := s.destinations[s.hash(label)]; n != nil; n = n.next {
+		if bytes.Equal(n.item.label, label) {
+			return n.item
+		}
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+// Package store is the connection cache itself, organised as the manual page
+// scache(8) has it: logical destinations refer to physical endpoints, and an
+// endpoint has connections. All of it lives for a limited time.
+//
+//	destination --- binding --- endpoint --- connection
+//	"example.com"   property    "192.0.2.1"  descriptor, property
+//
+// A destination has bindings in the order in which they were first saved, each to
+// one endpoint. An endpoint has connections, the oldest first; it may be bound to
+// any number of destinations, or none, and may lack a connection. Labels and
+// properties are the clients' business, and compare byte for byte. Destinations and
+// endpoints have separate name spaces.
+//
+// # Descriptors
+//
+// The package makes no system call and reads no clock. A descriptor is a number
+// that the store owns from [Store.Save] on until it leaves, exactly once, in one
+// of two ways: with a [Connection] that a find returns, or in a call of the close
+// function that the store was made with. What a find returned may be given back
+// once, see [Store.PutBack].
+//
+// # Cost
+//
+// Every operation takes the same time however much is stored, but for a find
+// that passes over bindings whose endpoints have no connection. Records are
+// recycled: in the steady state nothing is allocated.
+//
+// The model is Postfix's global/scache_multi.c.
+package store
+
+import (
+	"hash/maphash"
+
+	"github.com/scache/scache/timerwheel"
+)
+
+// Tick is the caller's measure of time, see package timerwheel.
+type Tick = timerwheel.Tick
+
+// Reason tells why the store closes a connection.
+type Reason int
+
+const (
+	Expired  Reason = iota // its time to live is over
+	Shutdown               // Clear was called
+)
+
+func (why Reason) String() string {
+	return [...]string{"expired", "shutdown"}[why]
+}
+
+// Store is a connection cache. It must be used by one goroutine only.
+type Store struct {
+	close func(fd int, why Reason)
+	seed  maphash.Seed
+	size  Size
+	saved uint64 // connections saved so far
+
+	destinations index[*destination]
+	bindings     index[*binding]
+	endpoints    index[*endpoint]
+
+	// One wheel for each kind that expires.
+	bindingTimers    timerwheel.Wheel[*binding]
+	connectionTimers timerwheel.Wheel[*Connection]
+
+	freeDestinations freeList[destination]
+	freeBindings     freeList[binding]
+	freeEndpoints    freeList[endpoint]
+	freeConnections  freeList[Connection]
+}
+
+// Size counts what is stored.
+type Size struct {
+	Destinations int // that have a binding
+	Bindings     int
+	Endpoints    int // that have a connection
+	Connections  int
+}
+
+// New returns an empty store, at tick 0. close is called with each descriptor
+// that leaves the store otherwise than by a find, and owns it from then on. It
+// must not call the store.
+func New(close func(fd int, why Reason)) *Store {
+	return &Store{
+		close:        close,
+		seed:         maphash.MakeSeed(),
+		destinations: make(index[*destination]),
+		bindings:     make(index[*binding]),
+		endpoints:    make(index[*endpoint]),
+	}
+}
+
+// Size returns what is stored at present.
+func (s *Store) Size() Size { return s.size }
+
+// Advance moves the store's time to now and drops what is due. Whatever is saved
+// with a deadline d is there before d, and gone once Advance(d) was called.
+func (s *Store) Advance(now Tick) {
+	s.connectionTimers.Advance(now)
+	for c, ok := s.connectionTimers.Expired(); ok; c, ok = s.connectionTimers.Expired() {
+		s.closeConnection(c, Expired)
+	}
+	s.bindingTimers.Advance(now)
+	for b, ok := s.bindingTimers.Expired(); ok; b, ok = s.bindingTimers.Expired() {
+		s.dropBinding(b)
+	}
+}
+
+// Next returns the earliest time at which Advance has something to do, and false
+// if it never will.
+func (s *Store) Next() (Tick, bool) {
+	connection, ok := s.connectionTimers.Next()
+	binding, bound := s.bindingTimers.Next()
+	switch {
+	case !bound:
+		return connection, ok
+	case !ok:
+		return binding, bound
+	}
+	return min(connection, binding), true
+}
+
+// Clear drops everything, and gives Shutdown as the reason.
+func (s *Store) Clear() {
+	for _, chain := range s.bindings {
+		for chain != nil {
+			b := chain.item
+			chain = chain.next
+			s.dropBinding(b)
+		}
+	}
+	for _, chain := range s.endpoints {
+		for chain != nil {
+			e := chain.item
+			chain = chain.next
+			for e.oldest != nil {
+				s.closeConnection(e.oldest, Shutdown)
+			}
+		}
+	}
+}
+
+func (s *Store) hash(label []byte) uint64 { return maphash.Bytes(s.seed, label) }
+
+// remember copies a label or property into a buffer that is used again.
+func remember(buffer, text []byte) []byte { return append(buffer[:0], text...) }
