@@ -1,0 +1,151 @@
+// Package loop is the reactor: edge-triggered epoll and nothing else. It knows no
+// protocol, no timer and no other goroutine.
+//
+// A [Handler] is registered once for a descriptor and removed once. What the kernel
+// reports is a hint that something may be done; only system calls tell the truth.
+// So a handler called without cause, or for an event of a descriptor that has been
+// closed and its number used again, does no harm: it tries, and would block.
+//
+// The shape is that of Redis' ae_epoll.c: one table indexed by descriptor. Its
+// known costs: the table has an entry for every number up to the highest in use
+// (24 bytes each), and a descriptor with a lot to do is called once a turn, not in
+// order of arrival.
+package loop
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler does what can be done on a descriptor without blocking.
+type Handler interface {
+	// Ready is called when the descriptor may have become readable or
+	// writable. It must go on until that would block, or return true to be
+	// called again in the next turn: there will be no further event for what
+	// it leaves undone. hangup says that the other end has closed at least one
+	// direction, so that a short read does not mean that nothing follows: the
+	// end of file may.
+	Ready(hangup bool) (again bool)
+}
+
+// eventsPerTurn bounds what one turn does before the clock is read again.
+const eventsPerTurn = 128
+
+// Loop is an epoll instance and its handlers. It must be used by one goroutine.
+type Loop struct {
+	epoll    int
+	table    []entry // by descriptor
+	events   [eventsPerTurn]unix.EpollEvent
+	reported int
+	again    []int // descriptors whose handlers want another call
+	spare    []int
+}
+
+type entry struct {
+	handler Handler // nil: not registered
+	queued  bool    // stands in again
+}
+
+// New returns a loop without handlers. Close ends it.
+func New() (*Loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	return &Loop{epoll: epoll}, nil
+}
+
+// Close closes the epoll instance; the registered descriptors remain the callers'.
+func (l *Loop) Close() error { return unix.Close(l.epoll) }
+
+// interest is what is asked for at first: whatever can be read, and hang-ups.
+// EPOLLHUP and EPOLLERR come unasked.
+const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+
+// Add registers a descriptor, which remains the caller's. An event follows if it
+// is readable already. The error is EPERM for what cannot be watched, as regular
+// files.
+func (l *Loop) Add(fd int, h Handler) error {
+	event := unix.EpollEvent{Events: interest, Fd: int32(fd)}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl add: %w", err)
+	}
+	for fd >= len(l.table) {
+		l.table = append(l.table, entry{})
+	}
+	l.table[fd].handler = h
+	return nil
+}
+
+// WantWrite asks for events when the descriptor becomes writable as well. It is
+// for the rare descriptor that would block on writing: asking for it from the
+// start would cost an event each time the other end reads.
+func (l *Loop) WantWrite(fd int) error {
+	event := unix.EpollEvent{Events: interest | unix.EPOLLOUT, Fd: int32(fd)}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl mod: %w", err)
+	}
+	return nil
+}
+
+// Remove ends the registration. It must be called before the descriptor is closed
+// or given away: the kernel's registration ends with the open file, which another
+// process may hold.
+func (l *Loop) Remove(fd int) {
+	l.table[fd].handler = nil
+	// Cannot fail for what Add has registered.
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+// Wait sleeps until an event comes or the time-out is over, whichever is first,
+// and not at all if a handler wants another call. A negative time-out is for
+// ever; others are rounded up to the millisecond. It may return early.
+func (l *Loop) Wait(timeout time.Duration) error {
+	milliseconds := -1
+	switch {
+	case len(l.again) > 0:
+		milliseconds = 0
+	case timeout >= 0:
+		const longest = 1 << 30 // about 12 days; the kernel takes a C int
+		milliseconds = int(min((timeout+time.Millisecond-1)/time.Millisecond, longest))
+	}
+	n, err := unix.EpollWait(l.epoll, l.events[:], milliseconds)
+	if err == unix.EINTR {
+		n, err = 0, nil // the caller computes the time-out anew
+	}
+	l.reported = max(n, 0)
+	if err != nil {
+		return fmt.Errorf("epoll_wait: %w", err)
+	}
+	return nil
+}
+
+// Dispatch calls the handlers that wanted another call, then those that Wait has
+// found ready.
+func (l *Loop) Dispatch() {
+	again := l.again
+	l.again = l.spare[:0]
+	for _, fd := range again {
+		l.table[fd].queued = false
+		l.call(fd, false)
+	}
+	l.spare = again
+	for i := range l.reported {
+		event := &l.events[i]
+		l.call(int(event.Fd), event.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
+	}
+	l.reported = 0
+}
+
+func (l *Loop) call(fd int, hangup bool) {
+	h := l.table[fd].handler
+	if h == nil {
+		return // removed by another handler since it was reported
+	}
+	if h.Ready(hangup) && !l.table[fd].queued {
+		l.table[fd].queued = true
+		l.again = append(l.again, fd)
+	}
+}

@@ -1,0 +1,241 @@
+package server
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/timerwheel"
+)
+
+// conn is a client's connection to the server: the input and output of a session.
+// It keeps bytes only while a request is incomplete or a reply is not read: else
+// they live in buffers that all clients share.
+type conn struct {
+	server  *Server
+	fd      int // -1 when closed
+	session session
+	in      input
+	inLent  bool // in.bytes is part of the shared buffer
+
+	hungUp    bool // there will be an end of file
+	drained   bool // there was nothing more to read
+	wantWrite bool // the loop reports when there is room to write
+	moved     bool // the client did what it owed us, since the timer was set
+	timer     timerwheel.Timer[timed]
+}
+
+const (
+	// stepsPerWake bounds what one client gets done before it is another's turn.
+	stepsPerWake = 16
+	readSize     = 1 << 16
+	// enoughOutput is how many bytes of replies are collected before they are
+	// sent. While a client does not read them, its requests are not read either:
+	// so it makes us keep that, one reply more, and one read buffer.
+	enoughOutput = 1 << 16
+	// largestSpare is how large a shared buffer may grow before it is dropped.
+	largestSpare = 1 << 18
+)
+
+// newConn makes the client that is connected on fd, which it owns from now on. It
+// starts with the announcement of the protocol.
+func newConn(s *Server, fd int) *conn {
+	return &conn{
+		server:  s,
+		fd:      fd,
+		session: session{cache: &s.cache, client: fd, out: []byte(proto.Announcement)},
+		in:      input{fd: -1},
+	}
+}
+
+// Ready implements loop.Handler.
+func (c *conn) Ready(hangup bool) (again bool) {
+	c.hungUp = c.hungUp || hangup
+	c.drained = false
+	lent := c.session.out == nil
+	if lent {
+		c.session.out = c.server.replies[:0]
+	}
+	again = c.work()
+	if c.fd >= 0 {
+		c.settle(lent)
+	}
+	return again
+}
+
+// work does what can be done: flush, step, fill, and again. It returns false when
+// that would block or the client is gone, true when it has had its share.
+func (c *conn) work() (again bool) {
+	for range stepsPerWake {
+		if !c.flush() {
+			return false
+		}
+		if c.step() {
+			continue
+		}
+		if !c.fill() {
+			return false
+		}
+	}
+	return true
+}
+
+// flush sends the replies, and then the descriptor that is to be handed over. It
+// returns false if something is left.
+func (c *conn) flush() bool {
+	if out := c.session.out; len(out) > 0 {
+		n, err := c.server.wire.send(c.fd, out)
+		c.session.out = out[:copy(out, out[n:])]
+		if n < len(out) {
+			return c.unsent(err)
+		}
+		c.moved = true
+	}
+	if c.session.state != handingOver {
+		return true
+	}
+	fd := c.session.connection.FD()
+	if err := c.server.wire.sendDescriptor(c.fd, fd); err != nil {
+		return c.unsent(err)
+	}
+	unix.Close(fd)
+	c.session.handedOver()
+	c.moved = true
+	return true
+}
+
+// unsent handles what the kernel did not take: the client has to read first, or
+// is gone.
+func (c *conn) unsent(err error) bool {
+	switch err {
+	case nil, unix.EAGAIN:
+		if !c.wantWrite {
+			c.wantWrite = true
+			if err := c.server.loop.WantWrite(c.fd); err != nil {
+				c.fail(err)
+			}
+		}
+	case unix.EPIPE, unix.ECONNRESET:
+		c.close()
+	default:
+		// ETOOMANYREFS among them: too many descriptors are on their way.
+		c.fail(err)
+	}
+	return false
+}
+
+// step lets the session take what is there, as long as the replies are few.
+func (c *conn) step() (stepped bool) {
+	for len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+		stepped = true
+	}
+	c.moved = c.moved || stepped
+	return stepped
+}
+
+// fill receives what the client has sent, if the session can do nothing with what
+// is there. It returns false if there is nothing more now, or ever.
+func (c *conn) fill() bool {
+	if c.in.fd >= 0 {
+		// No message had a use for it.
+		unix.Close(c.in.fd)
+		c.in.fd = -1
+	}
+	if c.session.state == ended {
+		c.close()
+		return false
+	}
+	if c.drained {
+		return false
+	}
+	buffer := c.server.received[:]
+	if c.session.state == awaitingDescriptor {
+		// So that it is this byte's, whatever it was written with.
+		buffer = buffer[:1]
+	}
+	c.keepInput()
+	n, fd, lost, err := c.server.wire.receive(c.fd, buffer)
+	switch {
+	case err == unix.EAGAIN:
+		return false
+	case err == unix.ECONNRESET:
+		c.close()
+		return false
+	case err != nil:
+		c.fail(err)
+		return false
+	case n == 0:
+		c.session.end(&c.in)
+		return true
+	}
+	if lost {
+		c.session.fault("descriptors were lost: there was no room, or the client sent several at once")
+	}
+	c.drained = n < len(buffer) && fd < 0 && !lost && !c.hungUp
+	c.in.fd = fd
+	if len(c.in.bytes) > 0 {
+		c.in.bytes = append(c.in.bytes, buffer[:n]...)
+	} else {
+		c.in.bytes, c.inLent = buffer[:n], true
+	}
+	return true
+}
+
+// keepInput copies what is left of the input out of the shared buffer.
+func (c *conn) keepInput() {
+	if len(c.in.bytes) == 0 {
+		c.in.bytes = nil
+	} else if c.inLent {
+		c.in.bytes = slices.Clone(c.in.bytes)
+	}
+	c.inLent = false
+}
+
+// settle ends a wake: the shared buffers go back, and the time starts in which the
+// client has to do what it owes us, or stops.
+func (c *conn) settle(lent bool) {
+	c.keepInput()
+	switch out := c.session.out; {
+	case len(out) > 0 && lent:
+		c.session.out = slices.Clone(out)
+	case len(out) == 0:
+		if lent && cap(out) <= largestSpare {
+			c.server.replies = out
+		}
+		c.session.out = nil
+	}
+	switch {
+	case !c.session.waiting():
+		c.server.timers.Stop(&c.timer)
+	case c.moved || !c.timer.Pending():
+		c.server.timers.Set(&c.timer, c, c.server.cache.after(c.server.config.IPCTimeout))
+	}
+	c.moved = false
+}
+
+// due implements timed: the client has kept us waiting for ipc_timeout.
+func (c *conn) due() {
+	c.session.fault("timed out: %v", c.session.state)
+	c.close()
+}
+
+// fail closes after an error that is not an ordinary departure.
+func (c *conn) fail(err error) {
+	c.session.fault("%v: %v", c.session.state, err)
+	c.close()
+}
+
+// close ends the client. What it was to get goes back into the store, what it has
+// sent and nobody took is closed.
+func (c *conn) close() {
+	c.session.abandon()
+	if c.in.fd >= 0 {
+		unix.Close(c.in.fd)
+	}
+	c.server.timers.Stop(&c.timer)
+	c.server.loop.Remove(c.fd)
+	unix.Close(c.fd)
+	c.fd = -1
+	c.server.departed(c)
+}

@@ -1,0 +1,49 @@
+package server
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/timerwheel"
+)
+
+// listener accepts clients on one socket, which is the caller's of New.
+type listener struct {
+	server *Server
+	fd     int
+	retry  timerwheel.Timer[timed]
+}
+
+const (
+	// acceptsPerWake bounds how long newcomers keep the others waiting.
+	acceptsPerWake = 64
+	// acceptPause is how long to leave the queue alone when there is no room for
+	// a client, as at the descriptor limit. No event tells when there is: the
+	// queue is reported when it grows, and room may be made by other processes.
+	acceptPause = 50 * time.Millisecond
+)
+
+// Ready implements loop.Handler.
+func (l *listener) Ready(bool) (again bool) {
+	for range acceptsPerWake {
+		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			l.server.arrived(fd)
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			if !l.retry.Pending() {
+				l.server.cache.faults.warn(l.server.cache.now, "accept connection: %v", err)
+			}
+			l.server.timers.Set(&l.retry, l, l.server.cache.after(acceptPause))
+			return false
+		}
+	}
+	return true
+}
+
+// due implements timed.
+func (l *listener) due() { l.Ready(false) }

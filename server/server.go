@@ -1,0 +1,273 @@
+// Package server is the connection cache server: one goroutine that owns every
+// client, every cached descriptor and all timers.
+//
+// The way of a request: [Server.Run] -> loop.Dispatch -> conn.Ready -> session.step
+// -> store; and back: session.out -> conn.flush.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/loop"
+	"github.com/scache/scache/store"
+	"github.com/scache/scache/timerwheel"
+)
+
+// Config is what a server needs to know. The durations are those of the
+// parameters in the manual page scache(8).
+type Config struct {
+	Log     Logger
+	Verbose bool // log clients and requests
+
+	TTLLimit         time.Duration // connection_cache_ttl_limit, whole seconds, at least 1
+	StatusUpdateTime time.Duration // connection_cache_status_update_time
+	IPCTimeout       time.Duration // ipc_timeout: how long a client may stop in mid-request
+	MaxIdle          time.Duration // max_idle: stop when there was no client for so long; 0 is never
+
+	// Parent is a descriptor, not owned, whose hang-up tells the server to stop:
+	// master(8)'s end of the status channel. -1 is none.
+	Parent int
+	// FirstClient is called once, when the first client is accepted; may be nil.
+	FirstClient func()
+	// Watchdog is told when a turn begins and ends; may be nil.
+	Watchdog Watchdog
+}
+
+// Logger takes a line each. It must not block.
+type Logger interface {
+	Infof(format string, arguments ...any)
+	Warningf(format string, arguments ...any)
+}
+
+// Watchdog barks when the server is busy for too long.
+type Watchdog interface {
+	Busy()
+	Idle()
+}
+
+// Server is a connection cache. All methods but Stop belong to one goroutine.
+type Server struct {
+	config  Config
+	loop    *loop.Loop
+	cache   cache
+	wire    wire
+	started time.Time
+	elapsed time.Duration // since started, at the beginning of this turn
+
+	listeners []*listener
+	clients   map[*conn]struct{}
+	served    bool // there has been a client
+	adopted   bool // Adopt was called
+
+	timers     timerwheel.Wheel[timed] // for all but the store
+	statistics timer
+	idle       timer
+	grace      timer // limits stopping
+
+	wake    int // eventfd: Stop was called
+	stop    bool
+	stopped bool // without waiting for clients any longer
+
+	// Shared by all clients, one at a time.
+	received [readSize]byte
+	replies  []byte
+}
+
+// timed is what the server's timers time.
+type timed interface{ due() }
+
+// timer calls a function when it is due.
+type timer struct {
+	timer timerwheel.Timer[timed]
+	call  func()
+}
+
+func (t *timer) due() { t.call() }
+
+// New returns a server for clients that connect to the listening sockets, which
+// stay the caller's; they are made non-blocking.
+func New(config Config, listeners ...int) (*Server, error) {
+	l, err := loop.New()
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	s := &Server{
+		config:  config,
+		loop:    l,
+		wake:    wake,
+		started: time.Now(),
+		clients: make(map[*conn]struct{}),
+		cache: cache{
+			ttlLimit: int(config.TTLLimit / time.Second),
+			log:      config.Log,
+			verbose:  config.Verbose,
+			stats:    statistics{since: time.Now()},
+			faults:   faults{log: config.Log},
+		},
+	}
+	s.cache.store = store.New(func(fd int, _ store.Reason) { unix.Close(fd) })
+	s.statistics.call = s.reportStatistics
+	s.idle.call = s.beginStop
+	s.grace.call = func() { s.stopped = true }
+	if err := s.register(listeners); err != nil {
+		unix.Close(wake)
+		l.Close()
+		return nil, err
+	}
+	s.set(&s.statistics, config.StatusUpdateTime)
+	s.watchIdleness()
+	return s, nil
+}
+
+func (s *Server) register(listeners []int) error {
+	for _, fd := range listeners {
+		l := &listener{server: s, fd: fd}
+		if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
+			return fmt.Errorf("listening socket %d: %w", fd, err)
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	if s.config.Parent >= 0 {
+		if err := s.loop.Add(s.config.Parent, parent{s}); err != nil {
+			return fmt.Errorf("status channel %d: %w", s.config.Parent, err)
+		}
+	}
+	return s.loop.Add(s.wake, waker{s})
+}
+
+// Run serves until Stop is called, the parent hangs up, or there was no client for
+// max_idle. Then it closes all clients and cached connections, and reports its
+// statistics. It can be called once.
+func (s *Server) Run() error {
+	defer s.finish()
+	for !s.stopped {
+		if err := s.loop.Wait(s.sleep()); err != nil {
+			return err
+		}
+		if s.config.Watchdog != nil {
+			s.config.Watchdog.Busy()
+		}
+		s.readClock()
+		s.expire() // first, so that nothing due is handed out below
+		s.loop.Dispatch()
+		if s.stop {
+			s.continueStop()
+		}
+		if s.config.Watchdog != nil {
+			s.config.Watchdog.Idle()
+		}
+	}
+	return nil
+}
+
+// Stop makes Run return. It may be called from any goroutine, and again.
+func (s *Server) Stop() {
+	var one = [8]byte{7: 1} // any number but zero will do, in any byte order
+	// Cannot fail but for a counter that is full, and so read soon.
+	_, _ = unix.Write(s.wake, one[:])
+}
+
+// Adopt serves a client that is connected already; the server owns fd from now on.
+// It gets no announcement. The server stops when its last client leaves.
+func (s *Server) Adopt(fd int) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("client %d: %w", fd, err)
+	}
+	c := newConn(s, fd)
+	c.session.out = nil
+	s.adopted = true
+	return s.admit(c)
+}
+
+// readClock sets the time of this turn; nothing else in a turn reads the clock.
+func (s *Server) readClock() {
+	s.elapsed = time.Since(s.started)
+	s.cache.now = timerwheel.Tick(s.elapsed / tick)
+}
+
+func (s *Server) expire() {
+	s.cache.store.Advance(s.cache.now)
+	s.timers.Advance(s.cache.now)
+	for t, ok := s.timers.Expired(); ok; t, ok = s.timers.Expired() {
+		t.due()
+	}
+}
+
+// sleep returns how long nothing is due, or a negative duration for ever.
+func (s *Server) sleep() time.Duration {
+	next, ok := s.timers.Next()
+	if stored, any := s.cache.store.Next(); any && (!ok || stored < next) {
+		next, ok = stored, true
+	}
+	if !ok {
+		return -1
+	}
+	return max(0, time.Duration(next)*tick-s.elapsed)
+}
+
+func (s *Server) set(t *timer, after time.Duration) {
+	s.timers.Set(&t.timer, t, s.cache.after(after))
+}
+
+func (s *Server) reportStatistics() {
+	s.cache.stats.report(s.config.Log, time.Now())
+	s.set(&s.statistics, s.config.StatusUpdateTime)
+}
+
+// arrived takes a client that was accepted.
+func (s *Server) arrived(fd int) {
+	if !s.served {
+		s.served = true
+		if s.config.FirstClient != nil {
+			s.config.FirstClient()
+		}
+	}
+	c := newConn(s, fd)
+	if err := s.admit(c); err != nil {
+		s.cache.faults.warn(s.cache.now, "client %d: %v", fd, err)
+		unix.Close(fd)
+		return
+	}
+	c.Ready(false)
+}
+
+func (s *Server) admit(c *conn) error {
+	if err := s.loop.Add(c.fd, c); err != nil {
+		return err
+	}
+	s.clients[c] = struct{}{}
+	s.timers.Stop(&s.idle.timer)
+	if s.config.Verbose {
+		s.config.Log.Infof("connection established fd %d", c.fd)
+	}
+	return nil
+}
+
+// departed is called by a client that has closed itself.
+func (s *Server) departed(c *conn) {
+	delete(s.clients, c)
+	if s.config.Verbose {
+		s.config.Log.Infof("connection closed fd %d", c.session.client)
+	}
+	if s.adopted && len(s.clients) == 0 {
+		s.beginStop()
+	}
+	s.watchIdleness()
+}
+
+// watchIdleness starts the time after which a server without clients stops. What
+// is cached does not count (master/multi_server.c).
+func (s *Server) watchIdleness() {
+	if len(s.clients) == 0 && s.config.MaxIdle > 0 {
+		s.set(&s.idle, s.config.MaxIdle)
+	}
+}

@@ -1,0 +1,259 @@
+package server
+
+import (
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
+)
+
+// session is one client's side of the protocol: a pure state machine, which takes
+// bytes and descriptors in and gives bytes and descriptors out. It makes no
+// system call; type conn does its input and output.
+//
+// What each state makes of what the client sends (n is a message of any other
+// kind, or an empty one):
+//
+//	                        request       dummy        n            a byte
+//	ready                   answered      ignored      ignored
+//	awaitingDescriptor                                              taken, with or without descriptor
+//	awaitingGoAhead         put back,     hand over    put back
+//	                        answered
+//	handingOver             nothing is taken until the descriptor is gone
+//	awaitingAcknowledgement answered      ready        ready
+//
+// "Put back" is for the found connection. The states and the dummies are those of
+// Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
+// MUST_READ_AFTER_SENDING_FD, as Linux does (scache/scache.c).
+type session struct {
+	cache  *cache
+	client int // its descriptor, as a name in the log
+	state  state
+
+	framer  proto.Framer
+	scanned int      // bytes of the input that the framer has seen
+	tooLong bool     // the message is longer than maxMessage; its beginning is dropped
+	op      proto.Op // what the message that is too long asks for
+
+	// connection is outside the store, and the session's: prepared while the
+	// state is awaitingDescriptor, found while it is awaitingGoAhead or
+	// handingOver, else nil.
+	connection *store.Connection
+	ttl        int // seconds, for the prepared one
+
+	out []byte // replies to be sent, before any descriptor
+}
+
+type state int
+
+const (
+	ready                   state = iota
+	awaitingDescriptor            // save_endp: the dummy was sent, a byte with the descriptor is due
+	awaitingGoAhead               // a find: the reply was sent, the client's dummy is due
+	handingOver                   // the descriptor is to be sent as soon as all of out is
+	awaitingAcknowledgement       // the descriptor was sent, the client's second dummy is due
+	ended                         // the client sends no more: close when all of out is sent
+)
+
+func (s state) String() string {
+	return [...]string{"ready", "awaiting descriptor", "awaiting go-ahead", "handing over",
+		"awaiting acknowledgement", "ended"}[s]
+}
+
+// maxMessage bounds what a client can make us keep of one request. The longest
+// request has three values; the protocol's users must get back byte-exact what
+// they save up to about a mebibyte each.
+const maxMessage = 4<<20 - 1<<16
+
+// input is what has arrived and was not taken yet.
+type input struct {
+	bytes []byte
+	fd    int // came with the last of the bytes; -1: none
+}
+
+// step takes one message off in, or the byte that is to carry a descriptor, and
+// acts on it; false means that it has to wait, for more input or for the
+// descriptor to be handed over. A descriptor that it takes is its own.
+func (s *session) step(in *input) bool {
+	switch s.state {
+	case handingOver, ended:
+		return false
+	case awaitingDescriptor:
+		if len(in.bytes) == 0 {
+			return false
+		}
+		s.descriptor(in.takeByte())
+		return true
+	}
+	request, ok := s.request(in)
+	if !ok {
+		return false
+	}
+	if s.state == awaitingGoAhead {
+		if request.Op == proto.Dummy {
+			s.state = handingOver
+			return true
+		}
+		s.putBack()
+	}
+	s.state = ready
+	s.answer(request)
+	if s.cache.verbose {
+		s.trace(request)
+	}
+	return true
+}
+
+// takeByte takes one byte, and the descriptor if it is this byte's.
+func (in *input) takeByte() (fd int) {
+	fd = -1
+	if len(in.bytes) == 1 {
+		fd, in.fd = in.fd, -1
+	}
+	in.bytes = in.bytes[1:]
+	return fd
+}
+
+// request takes one message off in. The result has views into it.
+func (s *session) request(in *input) (r proto.Request, ok bool) {
+	n, done := s.framer.Next(in.bytes[s.scanned:])
+	n += s.scanned
+	if !done && n <= maxMessage {
+		s.scanned = n
+		return r, false
+	}
+	msg := in.bytes[:n]
+	in.bytes = in.bytes[n:]
+	s.scanned = 0
+	if !s.tooLong {
+		r = proto.DecodeRequest(msg)
+	} else {
+		r = proto.Request{Op: s.op, Malformed: true}
+	}
+	s.tooLong, s.op = !done, r.Op
+	return r, done
+}
+
+// answer serves a request that came in state ready.
+func (s *session) answer(r proto.Request) {
+	if r.Op <= proto.Dummy {
+		return
+	}
+	if r.Malformed || r.Op == proto.Unknown {
+		s.fault("%v: bad or missing request parameter", r.Op)
+		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
+		return
+	}
+	switch r.Op {
+	case proto.SaveEndpoint:
+		s.connection = s.cache.store.Prepare(r.Endpoint, r.EndpointProperty)
+		s.ttl = r.TTL
+		s.out = append(s.out, proto.DummyMessage...)
+		s.state = awaitingDescriptor
+	case proto.FindEndpoint:
+		s.findEndpoint(r)
+	case proto.SaveDestination:
+		s.cache.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, s.cache.deadline(r.TTL))
+		s.cache.stats.savedDestination(s.cache.store.Size())
+		s.out = proto.AppendStatus(s.out, proto.OK)
+	case proto.FindDestination:
+		s.findDestination(r)
+	}
+}
+
+func (s *session) findEndpoint(r proto.Request) {
+	c := s.cache.store.FindEndpoint(r.Endpoint)
+	s.cache.stats.endpoints.count(c != nil)
+	if c == nil {
+		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
+		return
+	}
+	s.out = proto.AppendEndpointReply(s.out, proto.OK, c.Property())
+	s.connection, s.state = c, awaitingGoAhead
+}
+
+func (s *session) findDestination(r proto.Request) {
+	c, property := s.cache.store.FindDestination(r.Destination)
+	s.cache.stats.destinations.count(c != nil)
+	if c == nil {
+		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
+		return
+	}
+	s.out = proto.AppendDestinationReply(s.out, proto.OK, property, c.Property())
+	s.connection, s.state = c, awaitingGoAhead
+}
+
+// descriptor ends a save_endp with what came on the byte that was due; -1 is for
+// a byte without a descriptor.
+func (s *session) descriptor(fd int) {
+	c := s.connection
+	s.connection, s.state = nil, ready
+	if fd < 0 {
+		s.cache.store.Release(c)
+		s.fault("%v: no file descriptor received", proto.SaveEndpoint)
+		s.out = proto.AppendStatus(s.out, proto.Failed)
+		return
+	}
+	s.cache.store.Save(c, fd, s.cache.deadline(s.ttl))
+	s.cache.stats.savedEndpoint(s.cache.store.Size())
+	s.out = proto.AppendStatus(s.out, proto.OK)
+}
+
+// handedOver is called in state handingOver when the client has been sent the
+// descriptor and our copy of it is closed.
+func (s *session) handedOver() {
+	s.cache.store.Release(s.connection)
+	s.connection, s.state = nil, awaitingAcknowledgement
+}
+
+// waiting reports whether the client owes us something: an idle client does not.
+func (s *session) waiting() bool {
+	return s.state != ready || !s.framer.Idle() || len(s.out) > 0
+}
+
+// end is called when the client sends no more. What it began and did not finish
+// is answered as malformed, as attr_scan0(3) treats an end of file.
+func (s *session) end(in *input) {
+	switch {
+	case s.state == awaitingDescriptor:
+		s.descriptor(-1)
+	case s.state == ready && !s.framer.Idle():
+		op := s.op
+		if !s.tooLong {
+			op = proto.DecodeRequest(in.bytes).Op
+		}
+		if op >= proto.Unknown {
+			s.answer(proto.Request{Op: op, Malformed: true})
+		}
+	}
+	s.abandon()
+	in.bytes = nil
+	s.state = ended
+}
+
+// abandon gives up what the session owns.
+func (s *session) abandon() {
+	switch s.state {
+	case awaitingDescriptor:
+		s.cache.store.Release(s.connection)
+		s.connection = nil
+	case awaitingGoAhead, handingOver:
+		s.putBack()
+	}
+	s.state = ended
+}
+
+// fault logs what the client did wrong.
+func (s *session) fault(format string, arguments ...any) {
+	s.cache.faults.warn(s.cache.now, "client %d: "+format, append([]any{s.client}, arguments...)...)
+}
+
+// trace logs a request and what became of it.
+func (s *session) trace(r proto.Request) {
+	s.cache.log.Infof("client %d: %v destination %q endpoint %q ttl %d: %v",
+		s.client, r.Op, r.Destination, r.Endpoint, r.TTL, s.state)
+}
+
+// putBack returns a connection that was found and not handed over.
+func (s *session) putBack() {
+	s.cache.store.PutBack(s.connection)
+	s.connection = nil
+}

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopGrace is how long clients in the middle of a request may take to end it
+// when the server stops. Under master(8) others are waiting for our successor
+// meanwhile.
+const stopGrace = 100 * time.Millisecond
+
+// stopWakes is how often a client with more to say is called at most.
+const stopWakes = 100
+
+// beginStop makes the server stop as soon as no request is unfinished. Who is not
+// accepted yet stays in the queue, for a successor on the same socket.
+func (s *Server) beginStop() {
+	if s.stop {
+		return
+	}
+	s.stop = true
+	for _, l := range s.listeners {
+		s.timers.Stop(&l.retry)
+		s.loop.Remove(l.fd)
+	}
+	s.set(&s.grace, stopGrace)
+}
+
+// continueStop answers what has arrived, because a request that is unread when its
+// client is closed costs the client an error, and stops if all is answered.
+func (s *Server) continueStop() {
+	busy := false
+	for c := range s.clients {
+		for n := 0; n < stopWakes && c.Ready(true); n++ {
+		}
+		busy = busy || c.fd >= 0 && c.session.waiting()
+	}
+	if !busy {
+		s.stopped = true
+	}
+}
+
+// finish closes everything that the server owns.
+func (s *Server) finish() {
+	for c := range s.clients {
+		c.close()
+	}
+	s.cache.store.Clear()
+	s.cache.stats.report(s.config.Log, time.Now())
+	unix.Close(s.wake)
+	s.loop.Close()
+}
+
+// parent watches the parent's descriptor, on which nothing is ever received.
+type parent struct{ *Server }
+
+// Ready implements loop.Handler.
+func (p parent) Ready(hangup bool) bool {
+	if hangup {
+		p.beginStop()
+	}
+	return false
+}
+
+// waker watches the eventfd that Stop writes.
+type waker struct{ *Server }
+
+// Ready implements loop.Handler.
+func (w waker) Ready(bool) bool {
+	w.beginStop()
+	return false
+}

@@ -1,0 +1,95 @@
+package server
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// wire moves bytes and descriptors over UNIX-domain sockets, without blocking and
+// without allocating: x/sys/unix.Recvmsg allocates its addresses and control data
+// anew each time. Its fields are the arguments of the system calls, used again and
+// again; it must not be copied.
+//
+// RawSyscall is allowed because no call here can block (MSG_DONTWAIT): one that
+// did would keep the Go scheduler from running anything else on this processor.
+type wire struct {
+	header  unix.Msghdr
+	bytes   unix.Iovec
+	control rights
+	nul     byte
+}
+
+// rights is a control message with one descriptor in it (unix(7), SCM_RIGHTS).
+type rights struct {
+	header unix.Cmsghdr
+	fd     int32
+	_      int32 // CMSG_ALIGN
+}
+
+// roomForOne is CMSG_LEN of one descriptor, not CMSG_SPACE: padding would be room
+// for a second one. The kernel drops what does not fit, and so closes the surplus
+// descriptors of a client that sends several.
+var roomForOne = unix.CmsgLen(4)
+
+// receive reads into buffer, which must not be empty. fd is a descriptor that came
+// with the last of the n bytes, close-on-exec and owned by the caller, or -1. The
+// kernel stops reading behind the byte that carried a descriptor, so n may be less
+// than what there is. lost says that a client sent more descriptors than this one,
+// or one that we had no room for; n is 0 at the end of file.
+func (w *wire) receive(socket int, buffer []byte) (n, fd int, lost bool, err error) {
+	w.prepare(&buffer[0], len(buffer))
+	n, err = w.call(unix.SYS_RECVMSG, socket, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return 0, -1, false, err
+	}
+	fd = -1
+	if int(w.header.Controllen) >= roomForOne &&
+		w.control.header.Level == unix.SOL_SOCKET && w.control.header.Type == unix.SCM_RIGHTS {
+		fd = int(w.control.fd)
+	}
+	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
+}
+
+// sendDescriptor sends one NUL byte that carries fd, which stays the caller's. It
+// has been sent as a whole, or not at all.
+func (w *wire) sendDescriptor(socket, fd int) error {
+	w.prepare(&w.nul, 1)
+	w.control.header.Level = unix.SOL_SOCKET
+	w.control.header.Type = unix.SCM_RIGHTS
+	w.control.header.SetLen(roomForOne)
+	w.control.fd = int32(fd)
+	_, err := w.call(unix.SYS_SENDMSG, socket, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return err
+}
+
+func (w *wire) prepare(buffer *byte, length int) {
+	w.bytes.Base = buffer
+	w.bytes.SetLen(length)
+	w.header = unix.Msghdr{Iov: &w.bytes, Control: (*byte)(unsafe.Pointer(&w.control))}
+	w.header.SetIovlen(1)
+	w.header.SetControllen(roomForOne)
+}
+
+func (w *wire) call(number uintptr, socket, flags int) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall(number, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), uintptr(flags))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, unix.EAGAIN // as a constant: no allocation
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// send writes what fits of buffer and returns how much that was.
+func (w *wire) send(socket int, buffer []byte) (int, error) {
+	w.prepare(&buffer[0], len(buffer))
+	w.header.Control = nil
+	w.header.SetControllen(0)
+	return w.call(unix.SYS_SENDMSG, socket, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
