@@ -16,6 +16,7 @@ import "bytes"
 // Framer finds the end of a message in a stream of bytes that arrives in pieces.
 // The zero Framer stands at the beginning of a message.
 type Framer struct {
+	begun    bool // a byte of the message has been seen
 	inValue  bool // else in a name
 	inString bool // a byte of it has been seen
 }
@@ -24,6 +25,7 @@ type Framer struct {
 // in b, done is true, n is the length of the part of b that belongs to it, and
 // the Framer stands at the beginning of the next one. Else n is len(b).
 func (f *Framer) Next(b []byte) (n int, done bool) {
+	f.begun = f.begun || len(b) > 0
 	for {
 		length := bytes.IndexByte(b[n:], 0)
 		if length < 0 {
@@ -32,6 +34,7 @@ func (f *Framer) Next(b []byte) (n int, done bool) {
 		}
 		n += length + 1
 		if length == 0 && !f.inString && !f.inValue {
+			f.begun = false
 			return n, true
 		}
 		f.inString, f.inValue = false, !f.inValue
@@ -39,7 +42,7 @@ func (f *Framer) Next(b []byte) (n int, done bool) {
 }
 
 // Idle reports whether the Framer stands at the beginning of a message.
-func (f *Framer) Idle() bool { return !f.inValue && !f.inString }
+func (f *Framer) Idle() bool { return !f.begun }
 
 // Attribute splits the first attribute off msg; ok is false at the message's end
 // and where it is cut short.

@@ -1,0 +1,382 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// twin is the cache as the manual page describes it, written without caring for
+// speed: everything in one list, in the order of saving.
+type twin struct {
+	now         Tick
+	connections []twinConnection
+	bindings    []twinBinding
+}
+
+type twinConnection struct {
+	endpoint, property string
+	fd                 int
+	deadline           Tick
+	serial             int
+}
+
+type twinBinding struct {
+	destination, property, endpoint string
+	deadline                        Tick
+}
+
+func (w *twin) saveDestination(b twinBinding) {
+	for i, old := range w.bindings {
+		if old.destination == b.destination && old.property == b.property && old.endpoint == b.endpoint {
+			w.bindings[i].deadline = b.deadline
+			return
+		}
+	}
+	w.bindings = append(w.bindings, b)
+}
+
+func (w *twin) findEndpoint(endpoint string) (c twinConnection, ok bool) {
+	for i, c := range w.connections {
+		if c.endpoint == endpoint {
+			w.connections = slices.Delete(w.connections, i, i+1)
+			return c, true
+		}
+	}
+	return c, false
+}
+
+func (w *twin) findDestination(destination string) (c twinConnection, property string, ok bool) {
+	for _, b := range w.bindings {
+		if b.destination == destination {
+			if c, ok := w.findEndpoint(b.endpoint); ok {
+				return c, b.property, true
+			}
+		}
+	}
+	return c, "", false
+}
+
+func (w *twin) insert(c twinConnection) {
+	i, _ := slices.BinarySearchFunc(w.connections, c, func(a, b twinConnection) int { return a.serial - b.serial })
+	w.connections = slices.Insert(w.connections, i, c)
+}
+
+// advance returns the descriptors that expire.
+func (w *twin) advance(now Tick) (closed []int) {
+	w.now = now
+	for _, c := range w.connections {
+		if c.deadline <= now {
+			closed = append(closed, c.fd)
+		}
+	}
+	w.connections = slices.DeleteFunc(w.connections, func(c twinConnection) bool { return c.deadline <= now })
+	w.bindings = slices.DeleteFunc(w.bindings, func(b twinBinding) bool { return b.deadline <= now })
+	return closed
+}
+
+func (w *twin) size() Size {
+	destinations, endpoints := map[string]bool{}, map[string]bool{}
+	for _, b := range w.bindings {
+		destinations[b.destination] = true
+	}
+	for _, c := range w.connections {
+		endpoints[c.endpoint] = true
+	}
+	return Size{len(destinations), len(w.bindings), len(endpoints), len(w.connections)}
+}
+
+func (w *twin) next() (next Tick, ok bool) {
+	for _, c := range w.connections {
+		if !ok || c.deadline < next {
+			next, ok = c.deadline, true
+		}
+	}
+	for _, b := range w.bindings {
+		if !ok || b.deadline < next {
+			next, ok = b.deadline, true
+		}
+	}
+	return next, ok
+}
+
+// machine drives a store and its twin, and keeps account of every descriptor.
+type machine struct {
+	store  *Store
+	twin   twin
+	closed []int        // by the store, since last looked at
+	inside map[int]bool // descriptors that were saved and have not left
+	found  []found      // outside, not yet released or put back
+	serial int
+}
+
+type found struct {
+	c    *Connection
+	twin twinConnection
+}
+
+func newMachine(t *rapid.T) *machine {
+	m := &machine{inside: map[int]bool{}}
+	m.store = New(func(fd int, why Reason) {
+		m.leaves(t, fd)
+		m.closed = append(m.closed, fd)
+	})
+	return m
+}
+
+// leaves holds the law: every descriptor saved leaves exactly once.
+func (m *machine) leaves(t *rapid.T, fd int) {
+	if !m.inside[fd] {
+		t.Fatalf("descriptor %d left, but was not in the store", fd)
+	}
+	delete(m.inside, fd)
+}
+
+func (m *machine) takeClosed() []int {
+	closed := m.closed
+	m.closed = nil
+	slices.Sort(closed)
+	return closed
+}
+
+var (
+	aName     = rapid.SampledFrom([]string{"", "a", "b", "smtp\nexample.com\n25\n"})
+	aProperty = rapid.SampledFrom([]string{"", "p", "q\nr"})
+)
+
+func (m *machine) deadline(t *rapid.T) Tick {
+	return m.twin.now + Tick(rapid.IntRange(1, 100).Draw(t, "ttl"))
+}
+
+func (m *machine) saveEndpoint(t *rapid.T) {
+	c := twinConnection{aName.Draw(t, "endpoint"), aProperty.Draw(t, "property"), 0, m.deadline(t), 0}
+	m.serial++
+	c.fd, c.serial = 1000+m.serial, m.serial
+	m.store.Save(m.store.Prepare([]byte(c.endpoint), []byte(c.property)), c.fd, c.deadline)
+	m.inside[c.fd] = true
+	m.twin.insert(c)
+}
+
+// abandonSave is a client that vanishes before it sends the descriptor.
+func (m *machine) abandonSave(t *rapid.T) {
+	m.store.Release(m.store.Prepare([]byte(aName.Draw(t, "endpoint")), []byte("unused")))
+}
+
+func (m *machine) saveDestination(t *rapid.T) {
+	b := twinBinding{aName.Draw(t, "destination"), aProperty.Draw(t, "property"), aName.Draw(t, "endpoint"), m.deadline(t)}
+	m.store.SaveDestination([]byte(b.destination), []byte(b.property), []byte(b.endpoint), b.deadline)
+	m.twin.saveDestination(b)
+}
+
+func (m *machine) findEndpoint(t *rapid.T) {
+	name := aName.Draw(t, "endpoint")
+	c := m.store.FindEndpoint([]byte(name))
+	want, ok := m.twin.findEndpoint(name)
+	m.compareFound(t, c, want, ok)
+}
+
+func (m *machine) findDestination(t *rapid.T) {
+	name := aName.Draw(t, "destination")
+	c, property := m.store.FindDestination([]byte(name))
+	want, wantProperty, ok := m.twin.findDestination(name)
+	if string(property) != wantProperty {
+		t.Fatalf("property %q, want %q", property, wantProperty)
+	}
+	m.compareFound(t, c, want, ok)
+}
+
+func (m *machine) compareFound(t *rapid.T, c *Connection, want twinConnection, ok bool) {
+	if (c != nil) != ok {
+		t.Fatalf("found %v, want %v", c != nil, ok)
+	}
+	if c == nil {
+		return
+	}
+	if c.FD() != want.fd || string(c.Property()) != want.property {
+		t.Fatalf("found %d %q, want %d %q", c.FD(), c.Property(), want.fd, want.property)
+	}
+	m.leaves(t, c.FD())
+	m.found = append(m.found, found{c, want})
+}
+
+// takeFound picks one of the connections that are outside, at random.
+func (m *machine) takeFound(t *rapid.T) found {
+	if len(m.found) == 0 {
+		t.Skip("nothing is outside")
+	}
+	i := rapid.IntRange(0, len(m.found)-1).Draw(t, "found")
+	f := m.found[i]
+	m.found = slices.Delete(m.found, i, i+1)
+	return f
+}
+
+func (m *machine) release(t *rapid.T) { m.store.Release(m.takeFound(t).c) }
+
+func (m *machine) putBack(t *rapid.T) {
+	f := m.takeFound(t)
+	m.inside[f.twin.fd] = true
+	m.store.PutBack(f.c)
+	if f.twin.deadline > m.twin.now {
+		m.twin.insert(f.twin)
+	} else if closed := m.takeClosed(); !slices.Equal(closed, []int{f.twin.fd}) {
+		t.Fatalf("closed %v, want %d", closed, f.twin.fd)
+	}
+}
+
+func (m *machine) advance(t *rapid.T) {
+	m.advanceTo(t, m.twin.now+Tick(rapid.IntRange(0, 70).Draw(t, "by")))
+}
+
+func (m *machine) advanceTo(t *rapid.T, now Tick) {
+	m.store.Advance(now)
+	want := m.twin.advance(now)
+	slices.Sort(want)
+	if closed := m.takeClosed(); !slices.Equal(closed, want) {
+		t.Fatalf("expired %v, want %v", closed, want)
+	}
+}
+
+func (m *machine) check(t *rapid.T) {
+	if got, want := m.store.Size(), m.twin.size(); got != want {
+		t.Fatalf("Size() = %+v, want %+v", got, want)
+	}
+	if len(m.inside) != m.store.Size().Connections {
+		t.Fatalf("%d descriptors are inside, the store has %d", len(m.inside), m.store.Size().Connections)
+	}
+	next, ok := m.store.Next()
+	earliest, any := m.twin.next()
+	if ok != any || ok && next > earliest {
+		t.Fatalf("Next() = %d, %v, want at most %d, %v", next, ok, earliest, any)
+	}
+}
+
+func TestStoreAgreesWithTwin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"saveEndpoint":    m.saveEndpoint,
+			"abandonSave":     m.abandonSave,
+			"saveDestination": m.saveDestination,
+			"findEndpoint":    m.findEndpoint,
+			"findDestination": m.findDestination,
+			"release":         m.release,
+			"putBack":         m.putBack,
+			"advance":         m.advance,
+			"":                m.check,
+		})
+		for len(m.found) > 0 {
+			m.putBack(t)
+		}
+		if rapid.Bool().Draw(t, "clear") {
+			m.store.Clear()
+		} else {
+			m.advanceTo(t, m.twin.now+1000)
+		}
+		m.twin = twin{}
+		m.check(t)
+		if n := len(m.store.endpoints) + len(m.store.destinations) + len(m.store.bindings); n > 0 {
+			t.Fatalf("%d names remain of an empty store", n)
+		}
+	})
+}
+
+// Labels with the same hash are told apart.
+func TestHashCollisions(t *testing.T) {
+	ix := make(index[int])
+	var nodes [3]node[int]
+	for i := range nodes {
+		ix.add(&nodes[i], i, 7)
+	}
+	chain := func() (items []int) {
+		for n := ix[7]; n != nil; n = n.next {
+			items = append(items, n.item)
+		}
+		return items
+	}
+	for _, step := range []struct {
+		remove int
+		want   []int
+	}{{1, []int{2, 0}}, {2, []int{0}}, {0, nil}} {
+		ix.remove(&nodes[step.remove])
+		if got := chain(); !slices.Equal(got, step.want) {
+			t.Errorf("after removing %d: %v, want %v", step.remove, got, step.want)
+		}
+	}
+	if len(ix) > 0 {
+		t.Error("the index is not empty")
+	}
+}
+
+func TestNothingIsAllocatedInTheSteadyState(t *testing.T) {
+	s := New(func(int, Reason) {})
+	var labels [64][]byte
+	for i := range labels {
+		labels[i] = fmt.Appendf(nil, "smtp\n192.0.2.%d\n25\n", i)
+	}
+	destination, property := []byte("smtp\nexample.com\n25\n"), make([]byte, 200)
+	now := Tick(0)
+	if n := testing.AllocsPerRun(1000, func() {
+		now += 10
+		s.Advance(now)
+		for _, label := range labels {
+			s.SaveDestination(destination, property, label, now+25)
+			s.Save(s.Prepare(label, property), 5, now+15)
+			s.Save(s.Prepare(label, property), 6, now+1000)
+		}
+		for range labels {
+			c, _ := s.FindDestination(destination)
+			s.Release(c)
+		}
+		for _, label := range labels {
+			if c := s.FindEndpoint(label); c != nil {
+				s.Release(c)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+func BenchmarkSaveFind(b *testing.B) {
+	for _, cached := range []int{0, 15_000, 100_000} {
+		b.Run(fmt.Sprintf("cached=%d", cached), func(b *testing.B) {
+			s := New(func(int, Reason) {})
+			label := func(i int) []byte { return fmt.Appendf(nil, "smtp\n192.0.2.1\n%d\n", i) }
+			property := make([]byte, 200)
+			for i := range cached {
+				s.Save(s.Prepare(label(i), property), i, Tick(i+1000))
+			}
+			mine := label(-1)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Save(s.Prepare(mine, property), 5, 1500)
+				s.Release(s.FindEndpoint(mine))
+			}
+		})
+	}
+}
+
+func BenchmarkRefresh(b *testing.B) {
+	for _, bound := range []int{1, 20_000, 1_000_000} {
+		b.Run(fmt.Sprintf("bound=%d", bound), func(b *testing.B) {
+			s := New(func(int, Reason) {})
+			destination, property := []byte("smtp\nexample.com\n25\n"), make([]byte, 20)
+			var label []byte
+			refresh := func(i int) {
+				label = fmt.Appendf(label[:0], "smtp\n192.0.2.1\n%d\n", i)
+				s.SaveDestination(destination, property, label, Tick(1000+i))
+			}
+			for i := range bound {
+				refresh(i)
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				refresh(i % bound)
+				i += 7919
+			}
+		})
+	}
+}
