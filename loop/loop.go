@@ -99,6 +99,14 @@ func (l *Loop) Remove(fd int) {
 	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
+// Again asks for a call in the next turn, as if Ready had returned true.
+func (l *Loop) Again(fd int) {
+	if e := &l.table[fd]; !e.queued {
+		e.queued = true
+		l.again = append(l.again, fd)
+	}
+}
+
 // Wait sleeps until an event comes or the time-out is over, whichever is first,
 // and not at all if a handler wants another call. A negative time-out is for
 // ever; others are rounded up to the millisecond. It may return early.
@@ -144,8 +152,7 @@ func (l *Loop) call(fd int, hangup bool) {
 	if h == nil {
 		return // removed by another handler since it was reported
 	}
-	if h.Ready(hangup) && !l.table[fd].queued {
-		l.table[fd].queued = true
-		l.again = append(l.again, fd)
+	if h.Ready(hangup) {
+		l.Again(fd)
 	}
 }

@@ -12,6 +12,7 @@ import (
 type listener struct {
 	server *Server
 	fd     int
+	noRoom bool // for the client at the head of the queue
 	retry  timerwheel.Timer[timed]
 }
 
@@ -30,12 +31,14 @@ func (l *listener) Ready(bool) (again bool) {
 		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
+			l.noRoom = false
 			l.server.arrived(fd)
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
-			if !l.retry.Pending() {
+			if !l.noRoom {
+				l.noRoom = true
 				l.server.cache.faults.warn(l.server.cache.now, "accept connection: %v", err)
 			}
 			l.server.timers.Set(&l.retry, l, l.server.cache.after(acceptPause))
@@ -46,4 +49,4 @@ func (l *listener) Ready(bool) (again bool) {
 }
 
 // due implements timed.
-func (l *listener) due() { l.Ready(false) }
+func (l *listener) due() { l.server.loop.Again(l.fd) }

@@ -237,7 +237,7 @@ func (s *Server) arrived(fd int) {
 		unix.Close(fd)
 		return
 	}
-	c.Ready(false)
+	s.loop.Again(fd) // to send the announcement
 }
 
 func (s *Server) admit(c *conn) error {

@@ -1,0 +1,39 @@
+# make            build/scache
+# make demo       a private Postfix delivers with and without the cache, and a table
+# make test       all tests, against real Postfix; installs what it lacks
+# make check      what a change has to pass: lint and test
+
+VERSION    := $(shell cat VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The build does not depend on git, nor on where it happens.
+GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+
+.PHONY: build demo test check lint bench clean need
+
+build:
+	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
+
+demo: need
+	$(GOBUILD) -o build/demo ./demo
+	build/demo
+
+# The race detector needs a C compiler.
+test: need
+	scripts/need gcc libc6-dev
+	go test -race -count=1 -timeout 20m ./...
+
+check: lint test
+
+lint: need
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto
+
+need:
+	scripts/need postfix
+
+clean:
+	rm -rf build

@@ -1,0 +1,264 @@
+package client_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scache/scache/client"
+)
+
+// socket is where a server of this test listens.
+var socket string
+
+func TestMain(m *testing.M) {
+	os.Exit(withServer(m.Run))
+}
+
+// withServer builds scache and runs "scache serve" around a function.
+func withServer(run func() int) int {
+	dir, err := os.MkdirTemp("", "scache")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "scache")
+	build := exec.Command("go", "build", "-o", binary, "github.com/scache/scache")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	socket = filepath.Join(dir, "socket")
+	server := exec.Command(binary, "serve", "-socket", socket, "-ttl-limit", "60s")
+	log, err := server.StderrPipe()
+	if err != nil {
+		panic(err)
+	}
+	if err := server.Start(); err != nil {
+		panic(err)
+	}
+	defer server.Wait()
+	defer server.Process.Signal(os.Interrupt)
+	if line, err := bufio.NewReader(log).ReadString('\n'); err != nil || !strings.Contains(line, "listening on") {
+		fmt.Fprintln(os.Stderr, "no server:", line, err)
+		return 1
+	}
+	go io.Copy(io.Discard, log)
+	return run()
+}
+
+// One program saves a connection to a mail server; another one, or the same,
+// finds it and goes on with it. The server is "scache serve -socket PATH".
+func Example() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	cache, err := client.Dial(ctx, socket)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cache.Close()
+
+	// A connection that has just delivered a message.
+	conn := dialReceiver()
+	endpoint := "smtp\n192.0.2.1\n25\n"
+	if err := cache.SaveDestination(ctx, 2*time.Second, "example.com", "", endpoint); err != nil {
+		fmt.Println(err)
+	}
+	if err := cache.SaveEndpoint(ctx, 2*time.Second, endpoint, "SIZE PIPELINING", conn); err != nil {
+		fmt.Println(err)
+	}
+	conn.Close() // the cache has its own
+
+	// The next message for the same destination.
+	found, err := cache.FindDestination(ctx, "example.com")
+	if errors.Is(err, client.ErrNotFound) {
+		fmt.Println("connect anew")
+		return
+	} else if err != nil {
+		fmt.Println(err)
+		return
+	}
+	again, err := found.Conn()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer again.Close()
+	fmt.Fprintf(again, "RSET\r\n")
+	reply, _ := bufio.NewReader(again).ReadString('\n')
+	fmt.Println(found.EndpointProperty, "->", strings.TrimSpace(reply))
+
+	_, err = cache.FindDestination(ctx, "example.com")
+	fmt.Println(err)
+	// Output:
+	// SIZE PIPELINING -> 250 ok
+	// scache: not found
+}
+
+// dialReceiver returns a TCP connection to a receiver that says yes to everything.
+func dialReceiver() *net.TCPConn {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		panic(err)
+	}
+	peer, err := listener.Accept()
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		defer peer.Close()
+		for lines := bufio.NewScanner(peer); lines.Scan(); {
+			fmt.Fprintf(peer, "250 ok\r\n")
+		}
+	}()
+	return conn.(*net.TCPConn)
+}
+
+func dial(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestFile(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(file, "some text")
+	file.Seek(5, io.SeekStart)
+	if err := c.SaveEndpoint(ctx, time.Second, "file", "", file); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	found, err := dial(t).FindEndpoint(ctx, "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.File.Close()
+	if rest, err := io.ReadAll(found.File); string(rest) != "text" {
+		t.Errorf("read %q, %v", rest, err)
+	}
+	if _, err := found.Conn(); err == nil {
+		t.Error("a regular file passes for a net.Conn")
+	}
+}
+
+func TestLongTexts(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	long := strings.Repeat("x", 1<<20)
+	conn := dialReceiver()
+	defer conn.Close()
+	if err := c.SaveDestination(ctx, time.Minute, long, long+"d", long); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SaveEndpoint(ctx, time.Minute, long, long+"e", conn); err != nil {
+		t.Fatal(err)
+	}
+	found, err := c.FindDestination(ctx, long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found.File.Close()
+	if found.DestinationProperty != long+"d" || found.EndpointProperty != long+"e" {
+		t.Error("the properties came back different")
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	if _, err := c.FindEndpoint(ctx, "a\x00b"); err == nil {
+		t.Error("a NUL byte in a name passes")
+	}
+	if err := c.SaveDestination(ctx, 0, "a", "", "b"); err == nil {
+		t.Error("a time to live of 0 passes")
+	}
+	conn := dialReceiver()
+	conn.Close()
+	if err := c.SaveEndpoint(ctx, time.Second, "a", "", conn); err == nil {
+		t.Error("a closed connection passes")
+	}
+	if _, err := dial(t).FindEndpoint(ctx, "a"); err != client.ErrNotFound {
+		t.Errorf("%v, want ErrNotFound", err)
+	}
+}
+
+// A server that says nothing, or something else.
+func TestContextEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := client.Dial(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Dial: %v, want a context error", err)
+	}
+
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "protocol\x00connection_cache_protocol\x00\x00")
+		}
+	}()
+	// The first of the queue is the client that has given up.
+	c, err := client.Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := c.FindEndpoint(ctx, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("FindEndpoint: %v, want a context error", err)
+	}
+	if _, err := c.FindEndpoint(t.Context(), "a"); err != client.ErrBroken {
+		t.Errorf("FindEndpoint: %v, want ErrBroken", err)
+	}
+}
+
+func TestNoCache(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		if conn, err := listener.Accept(); err == nil {
+			io.WriteString(conn, "protocol\x00other\x00\x00")
+			conn.Close()
+		}
+	}()
+	if _, err := client.Dial(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no connection cache") {
+		t.Errorf("Dial: %v", err)
+	}
+}

@@ -1,0 +1,93 @@
+// Scache is a shared connection cache, a drop-in replacement for Postfix's
+// scache(8). Started by master(8) it takes the options of every Postfix daemon;
+// as "scache serve" it runs without one. See README.md.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/postfix"
+	"github.com/scache/scache/server"
+)
+
+// version is set by the linker.
+var version = "development"
+
+const usage = `scache is started by Postfix's master(8), see the manual page scache(8).
+
+To run it without Postfix:   scache serve -socket PATH   (scache serve -h explains)
+To see which one this is:    scache -version
+`
+
+func main() {
+	// None of these words can be master(8)'s: its first one is an option of the
+	// kind that postfix.ParseOptions knows.
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "serve":
+			os.Exit(serve(os.Args[2:], os.Stderr))
+		case "-version", "--version", "version":
+			fmt.Println("scache", version)
+			return
+		case "-h", "-help", "--help", "help":
+			fmt.Print(usage)
+			return
+		}
+	}
+	daemon()
+}
+
+// daemon is life under master(8). Whatever keeps it from serving is fatal: a line
+// in the log, a pause, exit status 1.
+func daemon() {
+	d := postfix.Start(os.Args)
+	defer d.Log.Recover()
+	watchdog := postfix.NewWatchdog(d.Params.DaemonTimeout, func() { d.Log.Fatalf("watchdog timeout") })
+	config := server.Config{
+		Log:              d.Log,
+		Verbose:          d.Verbose > 0,
+		TTLLimit:         d.Params.TTLLimit,
+		StatusUpdateTime: d.Params.StatusUpdateTime,
+		IPCTimeout:       d.Params.IPCTimeout,
+		MaxIdle:          d.Params.MaxIdle,
+		Parent:           -1,
+		Watchdog:         watchdog,
+	}
+	if d.Status != nil {
+		config.Parent = d.Status.FD()
+		config.FirstClient = d.Status.Announce
+	}
+	s, err := server.New(config, d.Listeners...)
+	if err != nil {
+		d.Log.Fatalf("%v", err)
+	}
+	if d.Stdin {
+		client, err := standardInput()
+		if err == nil {
+			err = s.Adopt(client)
+		}
+		if err != nil {
+			d.Log.Fatalf("standard input: %v", err)
+		}
+	}
+	stopOnSignal(s)
+	if err := s.Run(); err != nil {
+		d.Log.Fatalf("%v", err)
+	}
+	finishStandardInput()
+}
+
+// stopOnSignal makes SIGTERM and SIGINT end the server in good order.
+func stopOnSignal(s *server.Server) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		for range signals {
+			s.Stop()
+		}
+	}()
+}

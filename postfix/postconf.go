@@ -1,0 +1,210 @@
+package postfix
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// postconfPlaces is where postconf(1) may be; master(8) gives its children no PATH.
+var postconfPlaces = []string{
+	"/usr/sbin/postconf",
+	"/usr/local/sbin/postconf",
+	"/sbin/postconf",
+	"/usr/bin/postconf",
+	"/usr/local/bin/postconf",
+	"/opt/postfix/sbin/postconf",
+}
+
+// postconfLimit bounds the wait for postconf(1). It takes milliseconds, but up to
+// three seconds while main.cf is fresh, and longer on a machine that thrashes.
+const postconfLimit = time.Minute
+
+// postconf asks postconf(1) for parameters, so that main.cf is read by Postfix's
+// own code: continuation lines, which definition counts, $name and ${name?...},
+// the defaults that the distribution compiled in.
+type postconf struct {
+	path      string        // empty: look in postconfPlaces
+	program   string        // what $process_name expands to
+	service   string        // what $service_name expands to
+	overrides []string      // name=value, as from -o
+	limit     time.Duration // how long an answer may take
+}
+
+// answer is what postconf(1) said.
+type answer struct {
+	values   rawParams
+	warnings []string // for the log: a daemon that reads main.cf itself gives them too
+}
+
+// ask runs postconf(1) once, for the expanded values of the parameters named. If
+// it fails, the error is its own last word; a Postfix program that reads the same
+// main.cf ends with the same.
+func (p *postconf) ask(names ...string) (answer, error) {
+	return p.run(append([]string{"-x"}, p.arguments("")...), names)
+}
+
+// askDebugger returns debugger_command, expanded. Only there Postfix has
+// $process_id set, and postconf(1) puts its own in its place; so the value is
+// fetched as it stands in main.cf, and given back as an override to be expanded.
+func (p *postconf) askDebugger() (string, error) {
+	const name = "debugger_command"
+	raw, err := p.run(p.arguments(""), []string{name})
+	if err != nil {
+		return "", err
+	}
+	q := *p
+	q.overrides = append(slices.Clip(q.overrides), name+"="+raw.values[name])
+	a, err := p.run(append([]string{"-x"}, q.arguments(strconv.Itoa(os.Getpid()))...), []string{name})
+	return a.values[name], err
+}
+
+// Private names for what postconf(1) will not let be overridden.
+const (
+	privateService = "scache_service_name"
+	privatePID     = "scache_process_id"
+)
+
+// readOnlyName matches a reference to a parameter that postconf(1) does not know
+// the daemon's value of; $$ stands for a dollar and begins no reference.
+var readOnlyName = regexp.MustCompile(`\$\$|\$[({]?(service_name|process_id)\b`)
+
+// arguments turns the overrides into -o options. $process_name needs nothing: it
+// is taken from argv[0].
+func (p *postconf) arguments(pid string) []string {
+	var args []string
+	private := false
+	for _, o := range p.overrides {
+		renamed := readOnlyName.ReplaceAllStringFunc(o, func(ref string) string {
+			ref = strings.Replace(ref, "service_name", privateService, 1)
+			return strings.Replace(ref, "process_id", privatePID, 1)
+		})
+		private = private || renamed != o
+		args = append(args, "-o", renamed)
+	}
+	if private {
+		args = append(args, "-o", privateService+"="+p.service, "-o", privatePID+"="+pid)
+	}
+	return args
+}
+
+func (p *postconf) run(options, names []string) (answer, error) {
+	path, err := p.find()
+	if err != nil {
+		return answer{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.limit)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args = append(append([]string{p.program}, options...), names...)
+	cmd.Env = postconfEnvironment()
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return answer{}, fmt.Errorf("%s: no answer within %v", path, p.limit)
+	}
+	said := p.messages(stderr.String())
+	if err != nil {
+		return answer{warnings: warnings(said)}, p.failure(path, said, err)
+	}
+	values, err := parseValues(stdout.String(), names)
+	if err != nil {
+		return answer{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return answer{values: values, warnings: mainWarnings(said)}, nil
+}
+
+func (p *postconf) find() (string, error) {
+	if p.path != "" {
+		return p.path, nil
+	}
+	for _, path := range postconfPlaces {
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no postconf(1) command: looked for %s", strings.Join(postconfPlaces, ", "))
+}
+
+// postconfEnvironment is what postconf(1) needs of ours. Without MAIL_CONFIG it
+// takes the directory that it was built for.
+func postconfEnvironment() []string {
+	env := []string{"LANG=C"}
+	if dir, ok := os.LookupEnv("MAIL_CONFIG"); ok {
+		env = append(env, "MAIL_CONFIG="+dir)
+	}
+	return env
+}
+
+// messages are the lines of standard error without the program's name in front.
+func (p *postconf) messages(stderr string) []string {
+	var lines []string
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimSuffix(line, "\n")
+		lines = append(lines, strings.TrimPrefix(line, p.program+": "))
+	}
+	return lines
+}
+
+// failure is why postconf(1) ended with an error.
+func (p *postconf) failure(path string, said []string, err error) error {
+	for i := len(said) - 1; i >= 0; i-- {
+		if reason, ok := strings.CutPrefix(said[i], "fatal: "); ok {
+			return errors.New(reason)
+		}
+	}
+	if pathErr := new(os.PathError); errors.As(err, &pathErr) {
+		return fmt.Errorf("exec %s: %s", path, cause(err))
+	}
+	return fmt.Errorf("%s: %v", path, err)
+}
+
+// warnings are the texts of the lines that are warnings.
+func warnings(said []string) []string {
+	var texts []string
+	for _, line := range said {
+		if text, ok := strings.CutPrefix(line, "warning: "); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// mainWarnings are those that come from reading main.cf (util/dict.c,
+// util/readlline.c). The others, about unused parameters and about master.cf, are
+// postconf's own; a daemon does not give them.
+func mainWarnings(said []string) []string {
+	return slices.DeleteFunc(warnings(said), func(text string) bool {
+		return !strings.Contains(text, "/main.cf, line ") && !strings.Contains(text, "/main.cf: logical line ")
+	})
+}
+
+// parseValues reads lines of the form "name = value". Each value is one line, with
+// the line breaks of main.cf gone. The maillog_file family may be missing: it came
+// with Postfix 3.4.
+func parseValues(stdout string, names []string) (rawParams, error) {
+	values := rawParams{}
+	for line := range strings.Lines(stdout) {
+		name, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, fmt.Errorf("cannot make sense of %q", line)
+		}
+		values[strings.TrimSpace(name)] = strings.Trim(value, spaces)
+	}
+	for _, name := range names {
+		if _, ok := values[name]; !ok && !strings.Contains(name, "log_") {
+			return nil, fmt.Errorf("no value for %s", name)
+		}
+	}
+	return values, nil
+}

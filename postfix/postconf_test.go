@@ -1,0 +1,201 @@
+package postfix
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ask runs postconf(1) on a main.cf.
+func ask(t *testing.T, mainCf string, overrides ...string) (answer, *postconf, error) {
+	t.Helper()
+	needPostconf(t)
+	dir := t.TempDir()
+	writeMainCf(t, dir, "compatibility_level = 3.6\nmyhostname = mail.example.com\n"+mainCf)
+	t.Setenv("MAIL_CONFIG", dir)
+	p := &postconf{program: "scache", service: "conncache", overrides: overrides, limit: postconfLimit}
+	a, err := p.ask(paramNames...)
+	return a, p, err
+}
+
+func mustAsk(t *testing.T, mainCf string, overrides ...string) rawParams {
+	t.Helper()
+	a, _, err := ask(t, mainCf, overrides...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.values
+}
+
+func TestPostconfDefaults(t *testing.T) {
+	raw := mustAsk(t, "")
+	p, err := raw.common()
+	if err == nil {
+		err = raw.own(p)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "TTL limit", p.TTLLimit, 2*time.Second)
+	wantEqual(t, "statistics", p.StatusUpdateTime, 600*time.Second)
+	wantEqual(t, "max_idle", p.MaxIdle, 100*time.Second)
+	wantEqual(t, "ipc_timeout", p.IPCTimeout, time.Hour)
+	wantEqual(t, "daemon_timeout", p.DaemonTimeout, 5*time.Hour)
+	wantEqual(t, "syslog_name", p.SyslogName, "postfix")
+	wantEqual(t, "facility", p.SyslogFacility, "mail")
+	wantEqual(t, "maillog_file", p.MaillogFile, "")
+	wantEqual(t, "postlog service", p.PostlogService, "postlog")
+	wantEqual(t, "host", p.MyHostname, "mail.example.com")
+	wantEqual(t, "UTF-8", raw.utf8(), true)
+	wantEqual(t, "configuration", p.ConfigDirectory, os.Getenv("MAIL_CONFIG"))
+}
+
+func TestPostconfMainCf(t *testing.T) {
+	raw := mustAsk(t, `
+base = 3
+connection_cache_ttl_limit = 1s
+connection_cache_ttl_limit =
+    # a comment
+
+    ${base}0
+max_idle = $(base)m
+ipc_timeout = $base
+	h
+multi_instance_name = postfix-out
+syslog_facility = local3
+daemon_timeout = ${nonesuch?{1}:{9d}}
+`)
+	wantEqual(t, "ttl", raw["connection_cache_ttl_limit"], "30")
+	wantEqual(t, "max_idle", raw["max_idle"], "3m")
+	wantEqual(t, "ipc_timeout", raw["ipc_timeout"], "3 h") // which is an error later
+	wantEqual(t, "syslog_name", raw["syslog_name"], "postfix-out")
+	wantEqual(t, "daemon_timeout", raw["daemon_timeout"], "9d")
+	wantEqual(t, "facility", raw["syslog_facility"], "local3")
+}
+
+func TestPostconfOverrides(t *testing.T) {
+	raw := mustAsk(t, "max_idle = 5\nx = $max_idle\ndaemon_timeout = $x",
+		"max_idle=6", "max_idle=7", "ipc_timeout=", "smtputf8_enable=no",
+		"syslog_name=$process_name/${service_name}/$(service_name)/${service_name?{y}:{n}}/$$service_name/[$process_id]")
+	wantEqual(t, "last one counts", raw["max_idle"], "7")
+	wantEqual(t, "seen by main.cf", raw["daemon_timeout"], "7")
+	wantEqual(t, "empty", raw["ipc_timeout"], "")
+	wantEqual(t, "UTF-8", raw.utf8(), false)
+	// Postfix sets process_id only after syslog_name is expanded.
+	wantEqual(t, "names", raw["syslog_name"], "scache/conncache/conncache/y/$service_name/[]")
+}
+
+func TestPostconfDebugger(t *testing.T) {
+	pid := "[" + strings.TrimSpace(pidText()) + "]"
+	_, p, err := ask(t, "debugger_command = gdb $process_name [$process_id] $service_name\n  & sleep 5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.askDebugger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "from main.cf", got, "gdb scache "+pid+" conncache & sleep 5")
+	p.overrides = []string{"debugger_command=[$process_id]"}
+	got, err = p.askDebugger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "from -o", got, pid)
+}
+
+func TestPostconfErrors(t *testing.T) {
+	for _, c := range []struct{ mainCf, want string }{
+		{"max_idle\n", "DIR/main.cf, line 3: missing '=' after attribute name: \"max_idle\""},
+		{"max_idle = ${x\n", "macro processing error"},
+		{"max_idle = $max_idle\n", "macro processing error"},
+	} {
+		_, _, err := ask(t, c.mainCf)
+		want := strings.Replace(c.want, "DIR", os.Getenv("MAIL_CONFIG"), 1)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", c.mainCf, err, want)
+		}
+	}
+	t.Setenv("MAIL_CONFIG", "/nonexistent")
+	_, err := (&postconf{program: "scache", limit: postconfLimit}).ask("max_idle")
+	if err == nil || err.Error() != "open /nonexistent/main.cf: No such file or directory" {
+		t.Errorf("no main.cf: %v", err)
+	}
+}
+
+// What a daemon would say of main.cf itself is passed on, and nothing else.
+func TestPostconfWarnings(t *testing.T) {
+	a, _, err := ask(t, "unused = 1\nmax_idle = 1\nmax_idle = 2\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSlice(t, "warnings", a.warnings, []string{
+		os.Getenv("MAIL_CONFIG") + "/main.cf, line 5: overriding earlier entry: max_idle=1",
+	})
+}
+
+// Commands that are not postconf(1), or one that hangs, give an error in time.
+func TestPostconfMisbehaves(t *testing.T) {
+	for _, c := range []struct{ script, want string }{
+		{"echo nonsense", `CMD: cannot make sense of "nonsense\n"`},
+		{"echo max_use = 3", "CMD: no value for max_idle"},
+		{"exit 3", "CMD: exit status 3"},
+		{"echo oops >&2; echo 'scache: fatal: no luck' >&2; exit 1", "no luck"},
+		{"sleep 3 & wait", "CMD: no answer within 200ms"},
+	} {
+		path := t.TempDir() + "/postconf"
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+c.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		limit := 10 * time.Second
+		if strings.HasPrefix(c.script, "sleep") {
+			limit = 200 * time.Millisecond
+		}
+		_, err := (&postconf{path: path, program: "scache", limit: limit}).ask("max_idle")
+		want := strings.Replace(c.want, "CMD", path, 1)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: error %v, want %s", c.script, err, want)
+		}
+	}
+	_, err := (&postconf{path: "/nonexistent/postconf", program: "scache", limit: time.Second}).ask("max_idle")
+	if err == nil || err.Error() != "exec /nonexistent/postconf: No such file or directory" {
+		t.Errorf("no such command: %v", err)
+	}
+}
+
+func TestParamErrors(t *testing.T) {
+	good := mustAsk(t, "")
+	for _, c := range []struct{ name, value, want string }{
+		{"max_idle", "later", "parameter max_idle: bad time value or unit: later"},
+		{"max_idle", "", "parameter max_idle: bad time value or unit: "},
+		{"ipc_timeout", "0", "invalid ipc_timeout: 0 (min 1)"},
+		{"daemon_timeout", "0h", "invalid daemon_timeout: 0 (min 1)"},
+		{"connection_cache_ttl_limit", "later", "parameter connection_cache_ttl_limit: bad time value or unit: later"},
+		{"connection_cache_ttl_limit", "0", "invalid connection_cache_ttl_limit: 0 (min 1)"},
+		{"connection_cache_status_update_time", "-1", "parameter connection_cache_status_update_time: bad time value or unit: -1"},
+		{"syslog_name", "", "bad string length 0 < 1: syslog_name = "},
+		{"syslog_facility", "", "bad string length 0 < 1: syslog_facility = "},
+		{"syslog_facility", "Mail", "file /c/main.cf: parameter syslog_facility: unrecognized value: Mail"},
+	} {
+		raw := rawParams{}
+		for name, value := range good {
+			raw[name] = value
+		}
+		raw["config_directory"], raw[c.name] = "/c", c.value
+		if err := convert(raw); err == nil || err.Error() != c.want {
+			t.Errorf("%s = %s: error %v, want %s", c.name, c.value, err, c.want)
+		}
+	}
+}
+
+func convert(raw rawParams) error {
+	if _, err := raw.facility(); err != nil {
+		return err
+	}
+	p, err := raw.common()
+	if err != nil {
+		return err
+	}
+	return raw.own(p)
+}

@@ -1,0 +1,276 @@
+package server
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/store"
+)
+
+// logbook keeps the lines.
+type logbook struct {
+	sync.Mutex
+	lines []string
+}
+
+func (l *logbook) add(line string) {
+	l.Lock()
+	defer l.Unlock()
+	l.lines = append(l.lines, line)
+}
+
+func (l *logbook) Infof(format string, a ...any)    { l.add(fmt.Sprintf(format, a...)) }
+func (l *logbook) Warningf(format string, a ...any) { l.add("warning: " + fmt.Sprintf(format, a...)) }
+
+// running is a server in this process, on a socket of its own.
+type running struct {
+	*Server
+	t    *testing.T
+	log  *logbook
+	path string
+	done chan error
+}
+
+func run(t *testing.T, change func(*Config)) *running {
+	t.Helper()
+	r := &running{t: t, log: &logbook{}, path: filepath.Join(t.TempDir(), "s"), done: make(chan error, 1)}
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(listener) })
+	if err := unix.Bind(listener, &unix.SockaddrUnix{Name: r.path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(listener, 100); err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Log: r.log, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}
+	if change != nil {
+		change(&config)
+	}
+	if r.Server, err = New(config, listener); err != nil {
+		t.Fatal(err)
+	}
+	go func() { r.done <- r.Run() }()
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *running) stop() {
+	select {
+	case <-r.done:
+		return // it has stopped by itself
+	default:
+	}
+	r.Stop()
+	r.wait()
+}
+
+// wait returns when the server has stopped.
+func (r *running) wait() {
+	r.t.Helper()
+	if err := <-r.done; err != nil {
+		r.t.Error(err)
+	}
+	r.done <- nil
+}
+
+// dial connects and takes the announcement.
+func (r *running) dial() int {
+	r.t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: r.path}); err != nil {
+		r.t.Fatal(err)
+	}
+	expect(r.t, fd, "protocol\x00connection_cache_protocol\x00\x00")
+	return fd
+}
+
+func expect(t *testing.T, fd int, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	for n := 0; n < len(want); {
+		m, err := unix.Read(fd, got[n:])
+		if m <= 0 {
+			t.Fatalf("read %q and then %d, %v; want %q", got[:n], m, err, want)
+		}
+		n += m
+	}
+	if string(got) != want {
+		t.Fatalf("read %q, want %q", got, want)
+	}
+}
+
+func say(fd int, text string) { unix.Write(fd, []byte(text)) }
+
+const miss = "status\x002\x00property\x00\x00\x00"
+
+func find(label string) string {
+	return "request\x00find_endp\x00label\x00" + label + "\x00\x00"
+}
+
+func TestStopsWhenTheParentHangsUp(t *testing.T) {
+	ours, theirs := socketPair(t)
+	r := run(t, func(c *Config) { c.Parent = ours })
+	client := r.dial()
+	defer unix.Close(client)
+	say(client, find("x"))
+	unix.Shutdown(theirs, unix.SHUT_RDWR)
+	expect(t, client, miss) // what has arrived is answered
+	r.wait()
+	if n, err := unix.Read(client, make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("%d, %v; want the end of file", n, err)
+	}
+	if last := r.log.lines[len(r.log.lines)-1]; last != "statistics: address lookup hits=0 miss=1 success=0%" {
+		t.Errorf("the last line is %q", last)
+	}
+}
+
+func TestStopsWhenIdle(t *testing.T) {
+	r := run(t, func(c *Config) { c.MaxIdle = 20 * time.Millisecond })
+	r.wait()
+}
+
+func TestStopWaitsForUnfinishedRequests(t *testing.T) {
+	r := run(t, nil)
+	a, b := r.dial(), r.dial()
+	defer unix.Close(a)
+	defer unix.Close(b)
+	file, _ := socketPair(t)
+	say(a, "request\x00save_endp\x00ttl\x005\x00label\x00x\x00property\x00p\x00\x00")
+	expect(t, a, "dummy\x00\x00\x00")
+	r.Stop()
+	sendRights(t, a, "\x00", file)
+	expect(t, a, "status\x000\x00\x00")
+	r.wait()
+}
+
+func TestFirstClientIsSaidOnce(t *testing.T) {
+	calls := make(chan int, 10)
+	r := run(t, func(c *Config) { c.FirstClient = func() { calls <- 1 } })
+	for range 3 {
+		unix.Close(r.dial())
+	}
+	r.stop()
+	if len(calls) != 1 {
+		t.Errorf("%d calls, want 1", len(calls))
+	}
+}
+
+func TestAdoptedClientIsTheOnlyOne(t *testing.T) {
+	ours, theirs := socketPair(t)
+	fd, err := unix.Dup(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Adopt(fd); err != nil {
+		t.Fatal(err)
+	}
+	say(theirs, find("x"))
+	unix.Shutdown(theirs, unix.SHUT_WR)
+	if err := s.Run(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, theirs, miss)
+}
+
+// A client that does not read is not read from, and when it reads again gets all
+// its replies in order.
+func TestUnreadRepliesAreBoundedAndKept(t *testing.T) {
+	r := run(t, nil)
+	client := r.dial()
+	defer unix.Close(client)
+	const requests = 20_000
+	written := make(chan bool)
+	go func() {
+		for i := range requests {
+			// Blocks when the server has stopped reading.
+			say(client, find(fmt.Sprint(i)))
+		}
+		close(written)
+	}()
+	neighbour := r.dial()
+	defer unix.Close(neighbour)
+	for range 100 {
+		say(neighbour, find("y"))
+		expect(t, neighbour, miss)
+	}
+	for range requests {
+		expect(t, client, miss)
+	}
+	<-written
+}
+
+func TestClientThatStopsIsDisconnected(t *testing.T) {
+	r := run(t, func(c *Config) { c.IPCTimeout = 20 * time.Millisecond })
+	idle, stopped := r.dial(), r.dial()
+	defer unix.Close(idle)
+	defer unix.Close(stopped)
+	say(stopped, "request\x00find_endp\x00lab")
+	if n, err := unix.Read(stopped, make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("%d, %v; want the end of file", n, err)
+	}
+	say(idle, find("x"))
+	expect(t, idle, miss)
+}
+
+func TestStatistics(t *testing.T) {
+	log := &logbook{}
+	start := time.Date(2026, 11, 3, 5, 7, 9, 0, time.Local)
+	s := statistics{since: start}
+	s.report(log, start)
+	if len(log.lines) != 0 {
+		t.Errorf("nothing was counted, and %q logged", log.lines)
+	}
+	for range 2 {
+		s.destinations.count(true)
+	}
+	s.destinations.count(false)
+	s.endpoints.count(false)
+	s.savedDestination(store.Size{Destinations: 2, Endpoints: 1, Connections: 9})
+	s.savedEndpoint(store.Size{Destinations: 7, Endpoints: 3, Connections: 4})
+	s.report(log, start.Add(time.Hour))
+	s.report(log, start.Add(2*time.Hour))
+	s.savedDestination(store.Size{Destinations: 1})
+	s.report(log, start)
+	want := []string{
+		"statistics: start interval Nov  3 05:07:09",
+		"statistics: domain lookup hits=2 miss=1 success=66%",
+		"statistics: address lookup hits=0 miss=1 success=0%",
+		"statistics: max simultaneous domains=2 addresses=3 connection=4",
+		"statistics: start interval Nov  3 07:07:09",
+		"statistics: max simultaneous domains=1 addresses=0 connection=0",
+	}
+	if !slices.Equal(log.lines, want) {
+		t.Errorf("logged\n%s\nwant\n%s", strings.Join(log.lines, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestFaultsAreLoggedAtABoundedRate(t *testing.T) {
+	log := &logbook{}
+	f := faults{log: log}
+	for range 1000 {
+		f.warn(5, "client %d", 7)
+	}
+	f.warn(5+faultInterval, "later")
+	want := append(slices.Repeat([]string{"warning: client 7"}, faultLines),
+		fmt.Sprintf("warning: %d similar warnings were not logged", 1000-faultLines), "warning: later")
+	if !slices.Equal(log.lines, want) {
+		t.Errorf("logged %q", log.lines)
+	}
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// copied is closed when standard output has everything; nil if nothing is copied.
+var copied chan struct{}
+
+// standardInput returns a socket for the one client of option -S. It is standard
+// input itself, if that is a socket and so can carry descriptors; else requests
+// and replies are copied between a socket and standard input and output.
+func standardInput() (client int, err error) {
+	if _, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
+		return 0, nil
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socketpair: %w", err)
+	}
+	far := os.NewFile(uintptr(pair[1]), "client")
+	go func() {
+		io.Copy(far, os.Stdin)
+		unix.Shutdown(pair[1], unix.SHUT_WR)
+	}()
+	copied = make(chan struct{})
+	go func() {
+		io.Copy(os.Stdout, far)
+		close(copied)
+	}()
+	return pair[0], nil
+}
+
+// finishStandardInput waits until the last reply is out.
+func finishStandardInput() {
+	if copied != nil {
+		<-copied
+	}
+}
