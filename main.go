@@ -54,12 +54,9 @@ func daemon() {
 		StatusUpdateTime: d.Params.StatusUpdateTime,
 		IPCTimeout:       d.Params.IPCTimeout,
 		MaxIdle:          d.Params.MaxIdle,
-		Parent:           -1,
+		Parent:           d.Status.FD(),
+		FirstClient:      d.Status.Announce,
 		Watchdog:         watchdog,
-	}
-	if d.Status != nil {
-		config.Parent = d.Status.FD()
-		config.FirstClient = d.Status.Announce
 	}
 	s, err := server.New(config, d.Listeners...)
 	if err != nil {

@@ -83,7 +83,6 @@ func daemonRole() {
 	f.Zone, _ = time.Date(2024, 1, 1, 0, 0, 0, 0, time.Local).Zone()
 	d.Log.Infof("serving")
 	d.Status.Announce()
-	d.Status.Announce()
 	_ = json.NewEncoder(os.Stdout).Encode(f)
 }
 

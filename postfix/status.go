@@ -24,8 +24,6 @@ type Status struct {
 	fd         int
 	pid        uint32
 	generation uint32
-	tail       []byte // what is left of a report that went out in part
-	announced  bool
 }
 
 // NewStatus wraps the descriptor of a status channel, and owns it from now on.
@@ -41,58 +39,19 @@ func (s *Status) FD() int {
 	return s.fd
 }
 
-// Announce reports, the first time that it is called, a change from busy to
-// available: both records in one piece, so that master sees both or none.
+// Announce reports a change from busy to available: both records in one piece,
+// which Linux takes whole or not at all. It does not wait for a master that does
+// not read: it would only throttle us after a crash.
 func (s *Status) Announce() {
-	if s == nil || s.announced {
+	if s == nil {
 		return
 	}
-	s.announced = s.send(s.append(s.append(nil, 0), 1))
+	records := s.append(s.append(make([]byte, 0, 2*statusRecord), 0), 1)
+	_ = unix.Sendto(s.fd, records, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 }
 
-// Report tells master that this process is available, or busy. It returns false
-// if the channel did not take it; master then believes what it was told last.
-func (s *Status) Report(available bool) bool {
-	if s == nil {
-		return false
-	}
-	var avail uint32
-	if available {
-		avail = 1
-	}
-	return s.send(s.append(nil, avail))
-}
-
-func (s *Status) append(b []byte, avail uint32) []byte {
+func (s *Status) append(b []byte, available uint32) []byte {
 	b = binary.NativeEndian.AppendUint32(b, s.pid)
 	b = binary.NativeEndian.AppendUint32(b, s.generation)
-	return binary.NativeEndian.AppendUint32(b, avail)
-}
-
-// send writes records without waiting. Linux takes so few bytes whole or not at
-// all; should it take a part, the rest goes first the next time, and nothing else
-// can come between: master always reads whole records.
-func (s *Status) send(records []byte) bool {
-	if len(s.tail) > 0 {
-		if s.tail = s.tail[s.write(s.tail):]; len(s.tail) > 0 {
-			return false
-		}
-	}
-	n := s.write(records)
-	if n == 0 {
-		return false
-	}
-	s.tail = append(s.tail, records[n:]...)
-	return true
-}
-
-// write returns how many bytes were taken.
-func (s *Status) write(b []byte) int {
-	for {
-		n, err := unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
-			continue
-		}
-		return max(n, 0)
-	}
+	return binary.NativeEndian.AppendUint32(b, available)
 }
