@@ -2,8 +2,6 @@ package server
 
 import (
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // stopGrace is how long clients in the middle of a request may take to end it
@@ -49,8 +47,9 @@ func (s *Server) finish() {
 	}
 	s.cache.store.Clear()
 	s.cache.stats.report(s.config.Log, time.Now())
-	unix.Close(s.wake)
 	s.loop.Close()
+	// The eventfd stays open: Stop may be called still, and must not write to
+	// another file that got its number.
 }
 
 // parent watches the parent's descriptor, on which nothing is ever received.
