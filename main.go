@@ -71,17 +71,17 @@ func daemon() {
 			d.Log.Fatalf("standard input: %v", err)
 		}
 	}
-	stopOnSignal(s)
+	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
 	if err := s.Run(); err != nil {
 		d.Log.Fatalf("%v", err)
 	}
 	finishStandardInput()
 }
 
-// stopOnSignal makes SIGTERM and SIGINT end the server in good order.
-func stopOnSignal(s *server.Server) {
+// stopOnSignal makes signals end the server in good order.
+func stopOnSignal(s *server.Server, numbers ...os.Signal) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(signals, numbers...)
 	go func() {
 		for range signals {
 			s.Stop()

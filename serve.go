@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -79,6 +80,9 @@ func serve(arguments []string, stderr io.Writer) int {
 }
 
 func serveSocket(path string, mode uint32, config server.Config) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
 	listener, remove, err := listen(path, mode)
 	if err != nil {
 		return err
@@ -89,7 +93,7 @@ func serveSocket(path string, mode uint32, config server.Config) error {
 	if err != nil {
 		return err
 	}
-	stopOnSignal(s)
+	stopOnSignal(s, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	config.Log.Infof("version %s listening on %s", version, path)
 	return s.Run()
 }
@@ -98,10 +102,33 @@ func serveSocket(path string, mode uint32, config server.Config) error {
 // to net.core.somaxconn.
 const listenBacklog = 4096
 
+// checkPath refuses what bind(2) would refuse, or take for something else, with
+// less clear words.
+func checkPath(path string) error {
+	const longest = len(unix.RawSockaddrUnix{}.Path) - 1
+	switch {
+	case len(path) > longest:
+		return fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longest)
+	case path[0] == '@':
+		return fmt.Errorf("%s: a path must not begin with @", path)
+	}
+	return nil
+}
+
 // listen creates a listening socket with permissions mode. A socket that is there
 // already is replaced if nobody listens on it; anything else is left alone. remove
 // unlinks the socket, if it is still the one created here.
 func listen(path string, mode uint32) (fd int, remove func(), err error) {
+	// Two that start at a time must not take each other's socket, bound but not
+	// yet listening, for a stale one.
+	directory, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return -1, nil, err
+	}
+	defer directory.Close()
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
+		return -1, nil, fmt.Errorf("flock %s: %w", directory.Name(), err)
+	}
 	if err := clear(path); err != nil {
 		return -1, nil, err
 	}

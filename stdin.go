@@ -12,10 +12,12 @@ import (
 var copied chan struct{}
 
 // standardInput returns a socket for the one client of option -S. It is standard
-// input itself, if that is a socket and so can carry descriptors; else requests
-// and replies are copied between a socket and standard input and output.
+// input itself, if that is a socket, and so can carry descriptors, and standard
+// output is the same; else requests and replies are copied between a socket and
+// standard input and output.
 func standardInput() (client int, err error) {
-	if _, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
+	_, err = unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err == nil && sameFile(0, 1) {
 		return 0, nil
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -33,6 +35,11 @@ func standardInput() (client int, err error) {
 		close(copied)
 	}()
 	return pair[0], nil
+}
+
+func sameFile(a, b int) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(a, &x) == nil && unix.Fstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
 // finishStandardInput waits until the last reply is out.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/scache/scache/client"
+	"github.com/scache/scache/internal/lab"
 )
 
 // socket is where a server of this test listens.
@@ -31,11 +32,9 @@ func withServer(run func() int) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "scache")
-	build := exec.Command("go", "build", "-o", binary, "github.com/scache/scache")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	binary, err := lab.Build(context.Background(), dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	socket = filepath.Join(dir, "socket")

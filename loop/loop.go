@@ -31,7 +31,7 @@ type Handler interface {
 }
 
 // eventsPerTurn bounds what one turn does before the clock is read again.
-const eventsPerTurn = 128
+const eventsPerTurn = 64
 
 // Loop is an epoll instance and its handlers. It must be used by one goroutine.
 type Loop struct {

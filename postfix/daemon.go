@@ -131,8 +131,9 @@ func (s *starter) readParams() error {
 		return err
 	}
 	s.d.Params = *p
+	owner, err := lookUpOwner(p)
 	if s.options.Unprivileged {
-		s.owner, err = lookUpOwner(p)
+		s.owner = owner
 	}
 	return err
 }

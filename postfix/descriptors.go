@@ -20,7 +20,10 @@ const (
 // adoptDescriptors checks that the status channel and n listening sockets are
 // there, and keeps all that master handed over from leaking into children. To be
 // called before anything is opened: until then a socket is master's. (Go's runtime
-// may have taken free numbers for its epoll instance, which is no socket.)
+// may have taken free numbers for files of its own, which are no sockets.)
+//
+// The runtime has also raised the soft limit of descriptors to the hard one by now,
+// as Postfix's daemons do themselves.
 func adoptDescriptors(n int) (listeners []int, err error) {
 	unix.CloseOnExec(flowReadFD)
 	unix.CloseOnExec(flowWriteFD)

@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -51,7 +52,7 @@ func (r rawParams) facility() (name string, err error) {
 }
 
 // utf8 tells whether UTF-8 is printable in the log.
-func (r rawParams) utf8() bool { return r["smtputf8_enable"] == "yes" }
+func (r rawParams) utf8() bool { return strings.EqualFold(r["smtputf8_enable"], "yes") }
 
 // common converts what every Postfix daemon has, in the order of
 // global/mail_params.c, mail_params_init.

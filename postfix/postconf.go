@@ -115,7 +115,7 @@ func (p *postconf) run(options, names []string) (answer, error) {
 	}
 	said := p.messages(stderr.String())
 	if err != nil {
-		return answer{warnings: warnings(said)}, p.failure(path, said, err)
+		return answer{warnings: mainWarnings(said)}, p.failure(path, said, err)
 	}
 	values, err := parseValues(stdout.String(), names)
 	if err != nil {

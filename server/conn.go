@@ -19,17 +19,24 @@ type conn struct {
 	in      input
 	inLent  bool // in.bytes is part of the shared buffer
 
+	budget    int  // what the client may do yet before it is another's turn
 	hungUp    bool // there will be an end of file
 	drained   bool // there was nothing more to read
 	wantWrite bool // the loop reports when there is room to write
+	retries   bool // the server calls it again in a while
 	moved     bool // the client did what it owed us, since the timer was set
 	timer     timerwheel.Timer[timed]
 }
 
 const (
-	// stepsPerWake bounds what one client gets done before it is another's turn.
-	stepsPerWake = 16
-	readSize     = 1 << 16
+	// wakeBudget bounds what one client gets done before it is another's turn: the
+	// number of messages, of which a read counts as some, and so do bindings that
+	// a look-up passes over.
+	wakeBudget         = 32
+	fillCost           = 4
+	bindingsPerMessage = 64
+
+	readSize = 1 << 16
 	// enoughOutput is how many bytes of replies are collected before they are
 	// sent. While a client does not read them, its requests are not read either:
 	// so it makes us keep that, one reply more, and one read buffer.
@@ -67,7 +74,7 @@ func (c *conn) Ready(hangup bool) (again bool) {
 // work does what can be done: flush, step, fill, and again. It returns false when
 // that would block or the client is gone, true when it has had its share.
 func (c *conn) work() (again bool) {
-	for range stepsPerWake {
+	for c.budget = wakeBudget; c.budget > 0; {
 		if !c.flush() {
 			return false
 		}
@@ -87,10 +94,10 @@ func (c *conn) flush() bool {
 	if out := c.session.out; len(out) > 0 {
 		n, err := c.server.wire.send(c.fd, out)
 		c.session.out = out[:copy(out, out[n:])]
+		c.moved = c.moved || n > 0
 		if n < len(out) {
 			return c.unsent(err)
 		}
-		c.moved = true
 	}
 	if c.session.state != handingOver {
 		return true
@@ -99,7 +106,7 @@ func (c *conn) flush() bool {
 	if err := c.server.wire.sendDescriptor(c.fd, fd); err != nil {
 		return c.unsent(err)
 	}
-	unix.Close(fd)
+	c.server.closer.close(fd)
 	c.session.handedOver()
 	c.moved = true
 	return true
@@ -116,10 +123,11 @@ func (c *conn) unsent(err error) bool {
 				c.fail(err)
 			}
 		}
+	case unix.ETOOMANYREFS:
+		c.server.retryLater(c)
 	case unix.EPIPE, unix.ECONNRESET:
 		c.close()
 	default:
-		// ETOOMANYREFS among them: too many descriptors are on their way.
 		c.fail(err)
 	}
 	return false
@@ -127,7 +135,8 @@ func (c *conn) unsent(err error) bool {
 
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
-	for len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+	for c.budget > 0 && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+		c.budget -= 1 + c.session.passed/bindingsPerMessage
 		stepped = true
 	}
 	c.moved = c.moved || stepped
@@ -139,7 +148,7 @@ func (c *conn) step() (stepped bool) {
 func (c *conn) fill() bool {
 	if c.in.fd >= 0 {
 		// No message had a use for it.
-		unix.Close(c.in.fd)
+		c.server.closer.close(c.in.fd)
 		c.in.fd = -1
 	}
 	if c.session.state == ended {
@@ -155,6 +164,7 @@ func (c *conn) fill() bool {
 		buffer = buffer[:1]
 	}
 	c.keepInput()
+	c.budget -= fillCost
 	n, fd, lost, err := c.server.wire.receive(c.fd, buffer)
 	switch {
 	case err == unix.EAGAIN:
@@ -231,7 +241,7 @@ func (c *conn) fail(err error) {
 func (c *conn) close() {
 	c.session.abandon()
 	if c.in.fd >= 0 {
-		unix.Close(c.in.fd)
+		c.server.closer.close(c.in.fd)
 	}
 	c.server.timers.Stop(&c.timer)
 	c.server.loop.Remove(c.fd)

@@ -55,6 +55,7 @@ type Server struct {
 	loop    *loop.Loop
 	cache   cache
 	wire    wire
+	closer  closer
 	started time.Time
 	elapsed time.Duration // since started, at the beginning of this turn
 
@@ -67,6 +68,8 @@ type Server struct {
 	statistics timer
 	idle       timer
 	grace      timer // limits stopping
+	retry      timer
+	retries    []*conn // that wait for it
 
 	wake    int // eventfd: Stop was called
 	stop    bool
@@ -114,10 +117,14 @@ func New(config Config, listeners ...int) (*Server, error) {
 			faults:   faults{log: config.Log},
 		},
 	}
-	s.cache.store = store.New(func(fd int, _ store.Reason) { unix.Close(fd) })
+	s.cache.store = store.New(func(fd int, _ store.Reason) { s.closer.close(fd) })
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = func() { s.stopped = true }
+	s.retry.call = s.retryNow
+	// Go's runtime opens its own epoll instance at the first such timer. At the
+	// descriptor limit it would fail to, and end the process.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 	if err := s.register(listeners); err != nil {
 		unix.Close(wake)
 		l.Close()
@@ -262,6 +269,34 @@ func (s *Server) departed(c *conn) {
 		s.beginStop()
 	}
 	s.watchIdleness()
+}
+
+// retryPause is how long to leave a client alone whose descriptor cannot be sent
+// because too many of this user's are on their way. No event tells when they have
+// arrived.
+const retryPause = 50 * time.Millisecond
+
+func (s *Server) retryLater(c *conn) {
+	if c.retries {
+		return
+	}
+	c.retries = true
+	if !s.retry.timer.Pending() {
+		s.cache.faults.warn(s.cache.now, "client %d: waits: too many descriptors are on their way", c.fd)
+		s.set(&s.retry, retryPause)
+	}
+	s.retries = append(s.retries, c)
+}
+
+func (s *Server) retryNow() {
+	for _, c := range s.retries {
+		c.retries = false
+		if c.fd >= 0 {
+			s.loop.Again(c.fd)
+		}
+	}
+	clear(s.retries)
+	s.retries = s.retries[:0]
 }
 
 // watchIdleness starts the time after which a server without clients stops. What

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,6 +92,10 @@ func (r *running) dial() int {
 		r.t.Fatal(err)
 	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: r.path}); err != nil {
+		r.t.Fatal(err)
+	}
+	// A server that hangs fails the test, and does not hang it.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
 		r.t.Fatal(err)
 	}
 	expect(r.t, fd, "protocol\x00connection_cache_protocol\x00\x00")
@@ -227,6 +232,85 @@ func TestClientThatStopsIsDisconnected(t *testing.T) {
 	}
 	say(idle, find("x"))
 	expect(t, idle, miss)
+}
+
+// What one client has to say does not keep the others waiting: it is taken in
+// portions.
+func TestOneWakeIsBounded(t *testing.T) {
+	s, err := New(Config{Log: discard{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := socketPair(t)
+	c := newConn(s, ours)
+	if err := s.admit(c); err != nil {
+		t.Fatal(err)
+	}
+	say(theirs, strings.Repeat("\x00", 1000)+find("x")) // a thousand empty messages
+	for wakes := 1; c.Ready(false); wakes++ {
+		if taken := 1000 + len(find("x")) - len(c.in.bytes); taken > wakes*wakeBudget {
+			t.Fatalf("%d messages in %d wakes", taken, wakes)
+		}
+	}
+	expect(t, theirs, "protocol\x00connection_cache_protocol\x00\x00"+miss)
+}
+
+// A cached connection that lingers when it is closed does not stop the server.
+func TestLingeringCloseBlocksNobody(t *testing.T) {
+	r := run(t, nil)
+	client := r.dial()
+	defer unix.Close(client)
+	conn, peer := lingering(t)
+	defer peer.Close()
+	say(client, "request\x00save_endp\x00ttl\x001\x00label\x00x\x00property\x00p\x00\x00")
+	expect(t, client, "dummy\x00\x00\x00")
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { sendRights(t, client, "\x00", int(fd)) })
+	expect(t, client, "status\x000\x00\x00")
+	conn.Close() // does not linger: the cache's is the last
+	for {
+		// Found: an empty message puts it back. At last it expires.
+		say(client, find("x"))
+		status := make([]byte, len(miss))
+		if _, err := unix.Read(client, status); err != nil {
+			t.Fatalf("the server does not answer: %v", err)
+		}
+		if string(status) == miss {
+			return
+		}
+		unix.Read(client, make([]byte, 1)) // the property
+		say(client, "\x00")
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// lingering returns a connection whose close blocks for a minute.
+func lingering(t *testing.T) (conn *net.TCPConn, peer net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dialed, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peer, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	conn = dialed.(*net.TCPConn)
+	conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for err == nil { // until the peer, who does not read, takes no more
+		_, err = conn.Write(make([]byte, 1<<16))
+	}
+	if err := conn.SetLinger(60); err != nil {
+		t.Fatal(err)
+	}
+	return conn, peer
 }
 
 func TestStatistics(t *testing.T) {

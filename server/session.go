@@ -38,6 +38,7 @@ type session struct {
 	// handingOver, else nil.
 	connection *store.Connection
 	ttl        int // seconds, for the prepared one
+	passed     int // bindings that the last message made us look at in vain
 
 	out []byte // replies to be sent, before any descriptor
 }
@@ -87,6 +88,7 @@ func (s *session) step(in *input) bool {
 	if !ok {
 		return false
 	}
+	s.passed = 0
 	if s.state == awaitingGoAhead {
 		if request.Op == proto.Dummy {
 			s.state = handingOver
@@ -171,7 +173,8 @@ func (s *session) findEndpoint(r proto.Request) {
 }
 
 func (s *session) findDestination(r proto.Request) {
-	c, property := s.cache.store.FindDestination(r.Destination)
+	c, property, passed := s.cache.store.FindDestination(r.Destination)
+	s.passed = passed
 	s.cache.stats.destinations.count(c != nil)
 	if c == nil {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)

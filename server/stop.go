@@ -9,9 +9,6 @@ import (
 // meanwhile.
 const stopGrace = 100 * time.Millisecond
 
-// stopWakes is how often a client with more to say is called at most.
-const stopWakes = 100
-
 // beginStop makes the server stop as soon as no request is unfinished. Who is not
 // accepted yet stays in the queue, for a successor on the same socket.
 func (s *Server) beginStop() {
@@ -31,7 +28,9 @@ func (s *Server) beginStop() {
 func (s *Server) continueStop() {
 	busy := false
 	for c := range s.clients {
-		for n := 0; n < stopWakes && c.Ready(true); n++ {
+		if c.Ready(true) {
+			s.loop.Again(c.fd)
+			busy = true
 		}
 		busy = busy || c.fd >= 0 && c.session.waiting()
 	}

@@ -80,18 +80,20 @@ func (s *Store) FindEndpoint(endpoint []byte) *Connection {
 // FindDestination takes a connection out of the store: the oldest of the first of
 // the destination's bindings whose endpoint has one. property is the binding's, a
 // view that ends with the next call of the store. The binding stays as it is. The
-// result is nil when there is no such connection.
-func (s *Store) FindDestination(destination []byte) (c *Connection, property []byte) {
+// result is nil when there is no such connection. passed is the number of bindings
+// that were looked at in vain.
+func (s *Store) FindDestination(destination []byte) (c *Connection, property []byte, passed int) {
 	d := s.lookupDestination(destination)
 	if d == nil {
-		return nil, nil
+		return nil, nil, 0
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			return s.takeOldest(b.endpoint), b.property
+			return s.takeOldest(b.endpoint), b.property, passed
 		}
+		passed++
 	}
-	return nil, nil
+	return nil, nil, passed
 }
 
 func (s *Store) takeOldest(e *endpoint) *Connection {
@@ -108,13 +110,16 @@ func (s *Store) closeConnection(c *Connection, why Reason) {
 	s.close(fd, why)
 }
 
-// insert links c into its endpoint by its serial number, and starts its time.
+// insert links c into its endpoint by its serial number, and starts its time. Its
+// place is at the end when it is saved, and near the beginning when it is put back.
 func (s *Store) insert(c *Connection, deadline Tick) {
 	e := c.endpoint
-	newer := (*Connection)(nil)
-	older := e.newest
-	for older != nil && older.serial > c.serial {
-		newer, older = older, older.older
+	older, newer := e.newest, (*Connection)(nil)
+	if older != nil && older.serial > c.serial {
+		older, newer = nil, e.oldest
+		for newer.serial < c.serial {
+			older, newer = newer, newer.newer
+		}
 	}
 	c.older, c.newer = older, newer
 	if older != nil {

@@ -45,10 +45,6 @@ const (
 	Shutdown               // Clear was called
 )
 
-func (why Reason) String() string {
-	return [...]string{"expired", "shutdown"}[why]
-}
-
 // Store is a connection cache. It must be used by one goroutine only.
 type Store struct {
 	close func(fd int, why Reason)

@@ -1,19 +1,19 @@
 package protocol
 
 import (
-	"bytes"
+	"context"
 	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/internal/master"
 )
 
@@ -48,11 +48,8 @@ func run(m *testing.M) int {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "scache")
-		build := exec.Command("go", "build", "-o", binary, "github.com/scache/scache")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, bytes.TrimSpace(out))
+		if binary, err = lab.Build(context.Background(), dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 	}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/client"
+	"github.com/scache/scache/internal/lab"
+)
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "scache")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if binary, err = lab.Build(context.Background(), dir); err != nil {
+			panic(err)
+		}
+		return m.Run()
+	}())
+}
+
+// serving is a running "scache serve".
+type serving struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	socket string
+	log    *bufio.Reader
+}
+
+// startServe returns when the server listens.
+func startServe(t *testing.T, socket string, arguments ...string) *serving {
+	t.Helper()
+	return startCommand(t, socket, exec.Command(binary, append([]string{"serve", "-socket", socket}, arguments...)...))
+}
+
+func startCommand(t *testing.T, socket string, cmd *exec.Cmd) *serving {
+	t.Helper()
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &serving{t, cmd, socket, bufio.NewReader(stderr)}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+	if line, err := s.log.ReadString('\n'); err != nil || !strings.Contains(line, "listening on "+socket) {
+		t.Fatalf("no server: %q, %v", line, err)
+	}
+	return s
+}
+
+// stop sends a signal, and returns the exit status and the rest of the log.
+func (s *serving) stop(number os.Signal) (status int, log string) {
+	s.t.Helper()
+	s.cmd.Process.Signal(number)
+	rest, _ := io.ReadAll(s.log)
+	s.cmd.Wait()
+	return s.cmd.ProcessState.ExitCode(), string(rest)
+}
+
+// refused runs a command line that cannot work.
+func refused(t *testing.T, status int, want string, arguments ...string) {
+	t.Helper()
+	out, _ := exec.Command(binary, append([]string{"serve"}, arguments...)...).CombinedOutput()
+	cmd := exec.Command(binary, append([]string{"serve"}, arguments...)...)
+	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != status {
+		t.Errorf("%q: %v, want exit status %d", arguments, err, status)
+	}
+	if !strings.Contains(string(out), want) {
+		t.Errorf("%q: said %q, want %q in it", arguments, out, want)
+	}
+}
+
+func TestServeMakesAndRemovesItsSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	for _, number := range []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		s := startServe(t, socket, "-mode", "0620")
+		if info, err := os.Lstat(socket); err != nil || info.Mode() != fs.ModeSocket|0o620 {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+		if c, err := client.Dial(t.Context(), socket); err != nil {
+			t.Error(err)
+		} else if _, err := c.FindEndpoint(t.Context(), "x"); err != client.ErrNotFound {
+			t.Error(err)
+		}
+		status, log := s.stop(number)
+		if status != 0 || !strings.Contains(log, "statistics: address lookup hits=0 miss=1 success=0%") {
+			t.Errorf("%v: exit status %d, log %q", number, status, log)
+		}
+		if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+			t.Errorf("%v: the socket is there still: %v", number, err)
+		}
+	}
+}
+
+func TestServeReplacesAStaleSocketOnly(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	s := startServe(t, socket)
+	refused(t, 1, "another server is listening on "+socket, "-socket", socket)
+	s.cmd.Process.Kill()
+	s.cmd.Wait()
+	s = startServe(t, socket) // the dead one's is there still
+
+	// Somebody else's socket is not removed at the end.
+	os.Remove(socket)
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	s.stop(unix.SIGTERM)
+	if _, err := os.Lstat(socket); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, 1, "exists and is not a socket", "-socket", file)
+	if text, err := os.ReadFile(file); string(text) != "keep" {
+		t.Errorf("%q, %v", text, err)
+	}
+	refused(t, 1, "no such file or directory", "-socket", filepath.Join(dir, "none", "s"))
+	refused(t, 1, "has 107 bytes at most", "-socket", filepath.Join(dir, strings.Repeat("x", 108)))
+	refused(t, 1, "must not begin with @", "-socket", "@x")
+	refused(t, 2, "-socket is required")
+	refused(t, 2, "unexpected argument: more", "-socket", file, "more")
+	refused(t, 2, "not an octal number", "-socket", file, "-mode", "rw")
+	refused(t, 2, "-ttl-limit must be whole seconds", "-socket", file, "-ttl-limit", "1500ms")
+	refused(t, 2, "flag provided but not defined", "-socket", file, "-nonsense")
+}
+
+func TestServeStopsWhenIdle(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	s := startServe(t, socket, "-max-idle", "50ms")
+	if err := s.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Error("the socket is there still")
+	}
+}
+
+// At the descriptor limit nothing may want one for itself, and Go's runtime least
+// of all: it ends the process if it does not get it.
+func TestServeLivesAtTheDescriptorLimit(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	shell := exec.Command("sh", "-c", `ulimit -n 32; exec "$@"`, "sh", binary, "serve", "-socket", socket, "-ttl-limit", "1h")
+	s := startCommand(t, socket, shell)
+	c, err := client.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	saved := 0
+	for ; err == nil; saved++ {
+		err = c.SaveEndpoint(t.Context(), time.Hour, "x", "", file)
+	}
+	if err != client.ErrRefused || saved < 10 {
+		t.Fatalf("%d saved, %v", saved, err)
+	}
+	// Work for the collector, and for the runtime's timers.
+	large := string(bytes.Repeat([]byte{'x'}, 3<<20))
+	for deadline := time.Now().Add(2500 * time.Millisecond); time.Now().Before(deadline); {
+		if err := c.SaveDestination(t.Context(), time.Second, large, "", "x"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if status, log := s.stop(unix.SIGTERM); status != 0 {
+		t.Errorf("exit status %d, log %q", status, log)
+	}
+}
+
+// Option -S: one client on standard input, whatever that is.
+func TestStandardInput(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.cf"), []byte("queue_directory = "+dir+"\ncompatibility_level = 3.6\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	request, want := "request\x00find_endp\x00label\x00x\x00\x00", "status\x002\x00property\x00\x00\x00"
+	run := func(stdin, stdout *os.File) {
+		t.Helper()
+		cmd := exec.Command(binary, "-S")
+		cmd.Args[0] = "scache"
+		cmd.Env = []string{"MAIL_CONFIG=" + dir}
+		cmd.Stdin, cmd.Stdout = stdin, stdout
+		if err := cmd.Run(); err != nil {
+			t.Error(err)
+		}
+		stdin.Close()
+		stdout.Close()
+	}
+
+	in, out, back, reply := pipes(t)
+	io.WriteString(in, request)
+	in.Close()
+	run(out, back)
+	if got, err := io.ReadAll(reply); string(got) != want {
+		t.Errorf("over pipes: %q, %v", got, err)
+	}
+
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	io.WriteString(ours, request)
+	unix.Shutdown(fds[0], unix.SHUT_WR)
+	run(theirs, theirs)
+	if got, err := io.ReadAll(ours); string(got) != want {
+		t.Errorf("over a socket: %q, %v", got, err)
+	}
+}
+
+func pipes(t *testing.T) (in, out, back, reply *os.File) {
+	t.Helper()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, back, err = os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, out, back, reply
+}

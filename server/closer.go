@@ -1,0 +1,48 @@
+package server
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// closer closes descriptors that clients have sent. close(2) can block, whatever
+// the flags of the open file: a TCP socket with SO_LINGER until its data is
+// acknowledged, a terminal or a network file until it is written. Sockets that do
+// not linger are closed at once, the rest by a goroutine that lives as long as
+// there is any. So this is the one place with a lock.
+type closer struct {
+	mutex   sync.Mutex
+	waiting []int
+	running bool
+}
+
+func (c *closer) close(fd int) {
+	// As a number: the first field of struct linger, whether it is on.
+	if lingers, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && lingers == 0 {
+		unix.Close(fd)
+		return
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.waiting = append(c.waiting, fd)
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+}
+
+func (c *closer) run() {
+	for {
+		c.mutex.Lock()
+		if len(c.waiting) == 0 {
+			c.running = false
+			c.mutex.Unlock()
+			return
+		}
+		fd := c.waiting[0]
+		c.waiting = c.waiting[1:]
+		c.mutex.Unlock()
+		unix.Close(fd)
+	}
+}
