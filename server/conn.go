@@ -23,7 +23,7 @@ type conn struct {
 	hungUp    bool // there will be an end of file
 	drained   bool // there was nothing more to read
 	wantWrite bool // the loop reports when there is room to write
-	retries   bool // the server calls it again in a while
+	crowded   bool // its descriptor cannot be sent: the server calls it again in a while
 	moved     bool // the client did what it owed us, since the timer was set
 	timer     timerwheel.Timer[timed]
 }
@@ -108,7 +108,7 @@ func (c *conn) flush() bool {
 	}
 	c.server.closer.close(fd)
 	c.session.handedOver()
-	c.moved = true
+	c.moved, c.crowded = true, false
 	return true
 }
 

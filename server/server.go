@@ -8,6 +8,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -277,20 +278,20 @@ func (s *Server) departed(c *conn) {
 const retryPause = 50 * time.Millisecond
 
 func (s *Server) retryLater(c *conn) {
-	if c.retries {
-		return
+	if !c.crowded {
+		c.crowded = true
+		c.session.fault("waits: too many descriptors are on their way")
 	}
-	c.retries = true
+	if !slices.Contains(s.retries, c) {
+		s.retries = append(s.retries, c)
+	}
 	if !s.retry.timer.Pending() {
-		s.cache.faults.warn(s.cache.now, "client %d: waits: too many descriptors are on their way", c.fd)
 		s.set(&s.retry, retryPause)
 	}
-	s.retries = append(s.retries, c)
 }
 
 func (s *Server) retryNow() {
 	for _, c := range s.retries {
-		c.retries = false
 		if c.fd >= 0 {
 			s.loop.Again(c.fd)
 		}
