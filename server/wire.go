@@ -71,25 +71,23 @@ func (w *wire) prepare(buffer *byte, length int) {
 	w.header.SetControllen(roomForOne)
 }
 
+// call makes one of the system calls on w.header. None of them can be interrupted,
+// because none sleeps. An Errno of less than 256 in an error is not allocated.
 func (w *wire) call(number uintptr, socket, flags int) (int, error) {
-	for {
-		n, _, errno := unix.RawSyscall(number, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), uintptr(flags))
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return 0, unix.EAGAIN // as a constant: no allocation
-		default:
-			return 0, errno
-		}
+	n, _, errno := unix.RawSyscall(number, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), uintptr(flags))
+	if errno != 0 {
+		return 0, errno
 	}
+	return int(n), nil
 }
 
-// send writes what fits of buffer and returns how much that was.
+// send writes what fits of buffer, which must not be empty, and returns how much
+// that was.
 func (w *wire) send(socket int, buffer []byte) (int, error) {
-	w.prepare(&buffer[0], len(buffer))
-	w.header.Control = nil
-	w.header.SetControllen(0)
-	return w.call(unix.SYS_SENDMSG, socket, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(socket), uintptr(unsafe.Pointer(&buffer[0])),
+		uintptr(len(buffer)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
