@@ -60,6 +60,7 @@ func run(ctx context.Context, binary string) error {
 		return err
 	}
 	if binary == "" {
+		fmt.Println("Building scache.")
 		dir, err := os.MkdirTemp("", "scache-demo-")
 		if err != nil {
 			return err
@@ -69,10 +70,10 @@ func run(ctx context.Context, binary string) error {
 			return err
 		}
 	}
-	fmt.Printf("Postfix %s delivers %d messages to %d destinations on %d receivers, all on this machine.\n",
-		version, messages, destinations, receivers)
-	fmt.Printf("Real: Postfix, smtp-source(1), the cache. Artificial: the receivers throw the mail away,\n"+
-		"and wait %v before they greet a new connection, in place of the way there.\n\n", greeting)
+	fmt.Printf("Postfix %s delivers %d messages to %d destinations on %d receivers,\n"+
+		"all on this machine. Real: Postfix, smtp-source(1), the cache. Artificial: the\n"+
+		"receivers throw the mail away, and wait %v before they greet a new\n"+
+		"connection, in place of the way there.\n\n", version, messages, destinations, receivers, greeting)
 
 	off, err := measure(ctx, "cache off", binary, nil)
 	if err != nil {

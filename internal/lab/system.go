@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
@@ -52,8 +54,23 @@ func PostfixVersion() (string, error) {
 	return s.version, err
 }
 
-// StockScache names the scache that Postfix came with.
+// StockScache names the scache that Postfix came with, also where ours has taken
+// its place with dpkg-divert(1). A Go program in that place is an error: ours must
+// not be compared with itself.
 func StockScache() (string, error) {
 	s, err := inspect()
-	return filepath.Join(s.daemonDir, "scache"), err
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.daemonDir, "scache")
+	if out, err := exec.Command("dpkg-divert", "--truename", path).Output(); err == nil {
+		path = strings.TrimSpace(string(out))
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNotInstalled, err)
+	}
+	if _, err := buildinfo.ReadFile(path); err == nil {
+		return "", fmt.Errorf("lab: %s is not Postfix's own scache: it is written in Go", path)
+	}
+	return path, nil
 }

@@ -66,7 +66,6 @@ type Daemon struct {
 	lines   []string
 	records []Status
 	closed  bool
-	conns   sync.WaitGroup
 }
 
 // Status is one record of the status channel.

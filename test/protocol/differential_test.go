@@ -3,7 +3,6 @@ package protocol
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,14 +17,12 @@ import (
 
 func TestDifferential(t *testing.T) {
 	t.Parallel()
-	if _, err := os.Stat(stockBinary); err != nil {
-		t.Skip("Postfix is not installed")
-	}
+	stock := stockScache(t)
 	seed := uint64(time.Now().UnixNano())
 	for i := range 8 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			differ(t, seed+uint64(i))
+			differ(t, stock, seed+uint64(i))
 		})
 	}
 }
@@ -33,10 +30,10 @@ func TestDifferential(t *testing.T) {
 // both is one client of each daemon, which do the same.
 type both struct{ stock, ours *client }
 
-func differ(t *testing.T, seed uint64) {
+func differ(t *testing.T, stock string, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	var daemons [2]*daemon
-	for i, file := range []string{stockBinary, binary} {
+	for i, file := range []string{stock, binary} {
 		daemons[i] = startWith(t, master.Config{
 			Binary:       file,
 			Unprivileged: true, Chroot: true,

@@ -17,9 +17,6 @@ import (
 	"github.com/scache/scache/internal/master"
 )
 
-// stockBinary is Postfix's own daemon, where Debian puts it.
-const stockBinary = "/usr/lib/postfix/sbin/scache"
-
 var (
 	binary string // the daemon under test
 	stock  bool   // it is Postfix's own
@@ -57,6 +54,16 @@ func run(m *testing.M) int {
 	_, err := buildinfo.ReadFile(binary)
 	stock = err != nil
 	return m.Run()
+}
+
+// stockScache names Postfix's own daemon, without which some tests have no sense.
+func stockScache(t *testing.T) string {
+	t.Helper()
+	path, err := lab.StockScache()
+	if err != nil {
+		t.Fatalf("%v; make test installs what is missing", err)
+	}
+	return path
 }
 
 // noteInputs tells the cache of go test what the results depend on: SCACHE_BINARY

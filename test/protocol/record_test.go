@@ -71,7 +71,7 @@ func TestRecord(t *testing.T) {
 // the server has to say is over when it has been silent for a while.
 func (s script) record(t *testing.T) string {
 	d := startWith(t, master.Config{
-		Binary: stockBinary, Unprivileged: true, Chroot: true,
+		Binary: stockScache(t), Unprivileged: true, Chroot: true,
 		Args: []string{"-o", "connection_cache_ttl_limit=1h"},
 	})
 	var out strings.Builder
