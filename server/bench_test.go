@@ -17,11 +17,10 @@ func BenchmarkMiss(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := newConn(s, fds[0])
+	c := newConn(s, fds[0], false)
 	if err := s.admit(c); err != nil {
 		b.Fatal(err)
 	}
-	c.session.out = nil
 	request, reply := []byte(find("smtp\n192.0.2.1\n25\n0\n")), make([]byte, 100)
 	var client wire
 	b.ReportAllocs()

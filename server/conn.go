@@ -19,6 +19,7 @@ type conn struct {
 	in      input
 	inLent  bool // in.bytes is part of the shared buffer
 
+	announce  bool // the protocol, first of all
 	budget    int  // what the client may do yet before it is another's turn
 	hungUp    bool // there will be an end of file
 	drained   bool // there was nothing more to read
@@ -45,14 +46,15 @@ const (
 	largestSpare = 1 << 18
 )
 
-// newConn makes the client that is connected on fd, which it owns from now on. It
-// starts with the announcement of the protocol.
-func newConn(s *Server, fd int) *conn {
+// newConn makes the client that is connected on fd, which it owns from now on.
+// announce is whether to begin with the announcement of the protocol.
+func newConn(s *Server, fd int, announce bool) *conn {
 	return &conn{
-		server:  s,
-		fd:      fd,
-		session: session{cache: &s.cache, client: fd, out: []byte(proto.Announcement)},
-		in:      input{fd: -1},
+		server:   s,
+		fd:       fd,
+		session:  session{cache: &s.cache, client: fd},
+		in:       input{fd: -1},
+		announce: announce,
 	}
 }
 
@@ -63,6 +65,10 @@ func (c *conn) Ready(hangup bool) (again bool) {
 	lent := c.session.out == nil
 	if lent {
 		c.session.out = c.server.replies[:0]
+	}
+	if c.announce {
+		c.announce = false
+		c.session.out = append(c.session.out, proto.Announcement...)
 	}
 	again = c.work()
 	if c.fd >= 0 {

@@ -28,7 +28,7 @@ const (
 // Ready implements loop.Handler.
 func (l *listener) Ready(bool) (again bool) {
 	for range acceptsPerWake {
-		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, err := accept(l.fd)
 		switch err {
 		case nil:
 			l.noRoom = false

@@ -190,8 +190,7 @@ func (s *Server) Adopt(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("client %d: %w", fd, err)
 	}
-	c := newConn(s, fd)
-	c.session.out = nil
+	c := newConn(s, fd, false)
 	s.adopted = true
 	return s.admit(c)
 }
@@ -239,7 +238,7 @@ func (s *Server) arrived(fd int) {
 			s.config.FirstClient()
 		}
 	}
-	c := newConn(s, fd)
+	c := newConn(s, fd, true)
 	if err := s.admit(c); err != nil {
 		s.cache.faults.warn(s.cache.now, "client %d: %v", fd, err)
 		unix.Close(fd)

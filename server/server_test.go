@@ -242,7 +242,7 @@ func TestOneWakeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours, theirs := socketPair(t)
-	c := newConn(s, ours)
+	c := newConn(s, ours, true)
 	if err := s.admit(c); err != nil {
 		t.Fatal(err)
 	}

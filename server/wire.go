@@ -91,3 +91,24 @@ func (w *wire) send(socket int, buffer []byte) (int, error) {
 	}
 	return int(n), nil
 }
+
+// accept takes a client, non-blocking and close-on-exec, from a listening socket
+// that is non-blocking itself. x/sys/unix.Accept4 would allocate an address, which
+// clients do not have.
+func accept(listener int) (int, error) {
+	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+// closesAtOnce reports whether fd is a socket and does not linger when it is
+// closed.
+func closesAtOnce(fd int) bool {
+	var linger unix.Linger
+	size := uint32(unsafe.Sizeof(linger))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
+		uintptr(unsafe.Pointer(&linger)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno == 0 && linger.Onoff == 0
+}

@@ -11,8 +11,11 @@ import (
 // is by its destination, property and endpoint.
 type binding struct {
 	destination *destination
-	property    []byte
 	endpoint    *endpoint
+	// The destination's label, the property and the endpoint's label, one behind
+	// the other: what a refresh compares with, in one place in memory.
+	text              []byte
+	property, through int // where the property begins and ends in text
 
 	previous, next *binding // of the same destination, in the order of first saving
 	timer          timerwheel.Timer[*binding]
@@ -35,7 +38,8 @@ func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline
 // be.
 func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *binding {
 	b := s.freeBindings.take()
-	b.property = remember(b.property, property)
+	b.text = append(append(append(b.text[:0], destination...), property...), endpoint...)
+	b.property, b.through = len(destination), len(destination)+len(property)
 	b.endpoint = s.refer(endpoint)
 	s.bindings.add(&b.indexed, b, hash)
 	s.size.Bindings++
@@ -84,14 +88,14 @@ func (s *Store) dropBinding(b *binding) {
 	s.size.Bindings--
 	s.release(b.endpoint)
 	b.endpoint = nil
-	b.property = trim(b.property)
+	b.text = trim(b.text)
 	s.freeBindings.give(b)
 }
 
 func (s *Store) lookupBinding(hash uint64, destination, property, endpoint []byte) *binding {
 	for n := s.bindings[hash]; n != nil; n = n.next {
 		b := n.item
-		if bytes.Equal(b.destination.label, destination) && bytes.Equal(b.property, property) && bytes.Equal(b.endpoint.label, endpoint) {
+		if bytes.Equal(b.text[:b.property], destination) && bytes.Equal(b.text[b.property:b.through], property) && bytes.Equal(b.text[b.through:], endpoint) {
 			return b
 		}
 	}

@@ -89,7 +89,7 @@ func (s *Store) FindDestination(destination []byte) (c *Connection, property []b
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			return s.takeOldest(b.endpoint), b.property, passed
+			return s.takeOldest(b.endpoint), b.text[b.property:b.through], passed
 		}
 		passed++
 	}
