@@ -29,7 +29,7 @@ func BenchmarkMiss(b *testing.B) {
 			b.Fatal(err)
 		}
 		c.Ready(false)
-		if n, _, _, err := client.receive(fds[1], reply); n != len(miss) {
+		if n, err := client.receive(fds[1], reply); n != len(miss) {
 			b.Fatal(n, err)
 		}
 	}

@@ -24,7 +24,8 @@ type conn struct {
 	hungUp    bool // there will be an end of file
 	drained   bool // there was nothing more to read
 	wantWrite bool // the loop reports when there is room to write
-	crowded   bool // its descriptor cannot be sent: the server calls it again in a while
+	crowded   bool // its descriptor cannot be sent for the time being
+	later     bool // the server calls it again in a while
 	moved     bool // the client did what it owed us, since the timer was set
 	timer     timerwheel.Timer[timed]
 }
@@ -130,7 +131,13 @@ func (c *conn) unsent(err error) bool {
 			}
 		}
 	case unix.ETOOMANYREFS:
-		c.server.retryLater(c)
+		// The kernel limits a user's descriptors on their way. No event tells
+		// when some have arrived.
+		if !c.crowded {
+			c.crowded = true
+			c.session.fault("waits: too many descriptors are on their way")
+		}
+		c.server.callLater(c)
 	case unix.EPIPE, unix.ECONNRESET:
 		c.close()
 	default:
@@ -152,11 +159,6 @@ func (c *conn) step() (stepped bool) {
 // fill receives what the client has sent, if the session can do nothing with what
 // is there. It returns false if there is nothing more now, or ever.
 func (c *conn) fill() bool {
-	if c.in.fd >= 0 {
-		// No message had a use for it.
-		c.server.closer.close(c.in.fd)
-		c.in.fd = -1
-	}
 	if c.session.state == ended {
 		c.close()
 		return false
@@ -164,14 +166,10 @@ func (c *conn) fill() bool {
 	if c.drained {
 		return false
 	}
-	buffer := c.server.received[:]
-	if c.session.state == awaitingDescriptor {
-		// So that it is this byte's, whatever it was written with.
-		buffer = buffer[:1]
-	}
 	c.keepInput()
 	c.budget -= fillCost
-	n, fd, lost, err := c.server.wire.receive(c.fd, buffer)
+	buffer := c.server.received[:]
+	n, err := c.receive(buffer)
 	switch {
 	case err == unix.EAGAIN:
 		return false
@@ -185,17 +183,37 @@ func (c *conn) fill() bool {
 		c.session.end(&c.in)
 		return true
 	}
-	if lost {
-		c.session.fault("descriptors were lost: there was no room, or the client sent several at once")
-	}
-	c.drained = n < len(buffer) && fd < 0 && !lost && !c.hungUp
-	c.in.fd = fd
 	if len(c.in.bytes) > 0 {
 		c.in.bytes = append(c.in.bytes, buffer[:n]...)
 	} else {
 		c.in.bytes, c.inLent = buffer[:n], true
 	}
 	return true
+}
+
+// receive reads into buffer, and a descriptor only where one is due. Elsewhere the
+// kernel closes what a client sends.
+func (c *conn) receive(buffer []byte) (n int, err error) {
+	if c.session.state != awaitingDescriptor {
+		n, err = c.server.wire.receive(c.fd, buffer)
+		if err == nil && n < len(buffer) && !c.hungUp {
+			// Nothing follows, but for one case that the kernel does not tell
+			// from it: it stops reading behind a descriptor, and there was one
+			// where none belongs. There will be no event for what is behind
+			// it, so look again, but not each time.
+			c.drained = true
+			c.server.callLater(c)
+		}
+		return n, err
+	}
+	// One byte, so that the descriptor is this byte's, whatever it was written
+	// with, and behind it there may be more.
+	n, fd, lost, err := c.server.wire.receiveDescriptor(c.fd, buffer[:1])
+	if lost {
+		c.session.fault("descriptors were lost: there was no room, or the client sent several at once")
+	}
+	c.in.fd = fd
+	return n, err
 }
 
 // keepInput copies what is left of the input out of the shared buffer.
@@ -246,9 +264,6 @@ func (c *conn) fail(err error) {
 // sent and nobody took is closed.
 func (c *conn) close() {
 	c.session.abandon()
-	if c.in.fd >= 0 {
-		c.server.closer.close(c.in.fd)
-	}
 	c.server.timers.Stop(&c.timer)
 	c.server.loop.Remove(c.fd)
 	unix.Close(c.fd)

@@ -8,7 +8,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,8 +68,8 @@ type Server struct {
 	statistics timer
 	idle       timer
 	grace      timer // limits stopping
-	retry      timer
-	retries    []*conn // that wait for it
+	later      timer
+	callAgain  []*conn // clients that wait for it
 
 	wake    int // eventfd: Stop was called
 	stop    bool
@@ -122,7 +121,7 @@ func New(config Config, listeners ...int) (*Server, error) {
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = func() { s.stopped = true }
-	s.retry.call = s.retryNow
+	s.later.call = s.callNow
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
 	time.AfterFunc(time.Hour, func() {}).Stop()
@@ -271,32 +270,30 @@ func (s *Server) departed(c *conn) {
 	s.watchIdleness()
 }
 
-// retryPause is how long to leave a client alone whose descriptor cannot be sent
-// because too many of this user's are on their way. No event tells when they have
-// arrived.
-const retryPause = 50 * time.Millisecond
+// callLaterPause is how long a client waits for something that no event tells of.
+const callLaterPause = 20 * time.Millisecond
 
-func (s *Server) retryLater(c *conn) {
-	if !c.crowded {
-		c.crowded = true
-		c.session.fault("waits: too many descriptors are on their way")
+// callLater calls the client again after a pause.
+func (s *Server) callLater(c *conn) {
+	if c.later {
+		return
 	}
-	if !slices.Contains(s.retries, c) {
-		s.retries = append(s.retries, c)
-	}
-	if !s.retry.timer.Pending() {
-		s.set(&s.retry, retryPause)
+	c.later = true
+	s.callAgain = append(s.callAgain, c)
+	if !s.later.timer.Pending() {
+		s.set(&s.later, callLaterPause)
 	}
 }
 
-func (s *Server) retryNow() {
-	for _, c := range s.retries {
+func (s *Server) callNow() {
+	for _, c := range s.callAgain {
+		c.later = false
 		if c.fd >= 0 {
 			s.loop.Again(c.fd)
 		}
 	}
-	clear(s.retries)
-	s.retries = s.retries[:0]
+	clear(s.callAgain)
+	s.callAgain = s.callAgain[:0]
 }
 
 // watchIdleness starts the time after which a server without clients stops. What

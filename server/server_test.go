@@ -106,7 +106,7 @@ func expect(t *testing.T, fd int, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
 	for n := 0; n < len(want); {
-		m, err := unix.Read(fd, got[n:])
+		m, err := read(fd, got[n:])
 		if m <= 0 {
 			t.Fatalf("read %q and then %d, %v; want %q", got[:n], m, err, want)
 		}
@@ -114,6 +114,16 @@ func expect(t *testing.T, fd int, want string) {
 	}
 	if string(got) != want {
 		t.Fatalf("read %q, want %q", got, want)
+	}
+}
+
+// read is read(2), but for interruptions: a socket with a time-out is not read
+// again by itself after a signal, as Go's runtime sends them.
+func read(fd int, buffer []byte) (n int, err error) {
+	for {
+		if n, err = unix.Read(fd, buffer); err != unix.EINTR {
+			return n, err
+		}
 	}
 }
 
@@ -134,7 +144,7 @@ func TestStopsWhenTheParentHangsUp(t *testing.T) {
 	unix.Shutdown(theirs, unix.SHUT_RDWR)
 	expect(t, client, miss) // what has arrived is answered
 	r.wait()
-	if n, err := unix.Read(client, make([]byte, 1)); n != 0 || err != nil {
+	if n, err := read(client, make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("%d, %v; want the end of file", n, err)
 	}
 	if last := r.log.lines[len(r.log.lines)-1]; last != "statistics: address lookup hits=0 miss=1 success=0%" {
@@ -227,7 +237,7 @@ func TestClientThatStopsIsDisconnected(t *testing.T) {
 	defer unix.Close(idle)
 	defer unix.Close(stopped)
 	say(stopped, "request\x00find_endp\x00lab")
-	if n, err := unix.Read(stopped, make([]byte, 1)); n != 0 || err != nil {
+	if n, err := read(stopped, make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("%d, %v; want the end of file", n, err)
 	}
 	say(idle, find("x"))
@@ -275,13 +285,13 @@ func TestLingeringCloseBlocksNobody(t *testing.T) {
 		// Found: an empty message puts it back. At last it expires.
 		say(client, find("x"))
 		status := make([]byte, len(miss))
-		if _, err := unix.Read(client, status); err != nil {
+		if _, err := read(client, status); err != nil {
 			t.Fatalf("the server does not answer: %v", err)
 		}
 		if string(status) == miss {
 			return
 		}
-		unix.Read(client, make([]byte, 1)) // the property
+		read(client, make([]byte, 1)) // the property
 		say(client, "\x00")
 		time.Sleep(10 * time.Millisecond)
 	}

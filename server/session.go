@@ -67,7 +67,7 @@ const maxMessage = 4<<20 - 1<<16
 // input is what has arrived and was not taken yet.
 type input struct {
 	bytes []byte
-	fd    int // came with the last of the bytes; -1: none
+	fd    int // came with the first of the bytes, which is alone then; -1: none
 }
 
 // step takes one message off in, or the byte that is to carry a descriptor, and
@@ -104,12 +104,9 @@ func (s *session) step(in *input) bool {
 	return true
 }
 
-// takeByte takes one byte, and the descriptor if it is this byte's.
+// takeByte takes one byte, and the descriptor if one came with it.
 func (in *input) takeByte() (fd int) {
-	fd = -1
-	if len(in.bytes) == 1 {
-		fd, in.fd = in.fd, -1
-	}
+	fd, in.fd = in.fd, -1
 	in.bytes = in.bytes[1:]
 	return fd
 }

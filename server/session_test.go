@@ -94,16 +94,16 @@ func (discard) Warningf(string, ...any) {}
 
 func fdMark(fd int) string { return fmt.Sprintf("<fd %d>", fd) }
 
-// deliver is one recvmsg, and all that follows from it.
+// deliver is one system call that receives, and all that follows from it.
 func (p *player) deliver(piece []byte, fd int) {
 	p.in.bytes = append(bytes.Clone(p.in.bytes), piece...)
-	p.in.fd = fd
+	if p.session.state == awaitingDescriptor {
+		p.in.fd = fd
+	} else if fd >= 0 {
+		p.left[fd]++ // the kernel closes it
+	}
 	for p.session.step(&p.in) {
 		p.flush()
-	}
-	if p.in.fd >= 0 {
-		p.left[p.in.fd]++
-		p.in.fd = -1
 	}
 }
 

@@ -32,12 +32,22 @@ type rights struct {
 // descriptors of a client that sends several.
 var roomForOne = unix.CmsgLen(4)
 
-// receive reads into buffer, which must not be empty. fd is a descriptor that came
-// with the last of the n bytes, close-on-exec and owned by the caller, or -1. The
-// kernel stops reading behind the byte that carried a descriptor, so n may be less
-// than what there is. lost says that a client sent more descriptors than this one,
-// or one that we had no room for; n is 0 at the end of file.
-func (w *wire) receive(socket int, buffer []byte) (n, fd int, lost bool, err error) {
+// receive reads into buffer, which must not be empty; n is 0 at the end of file.
+// Descriptors that come with it are closed by the kernel. It stops reading behind a
+// byte that carried one, so n may be less than what there is.
+func (w *wire) receive(socket int, buffer []byte) (n int, err error) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&buffer[0])),
+		uintptr(len(buffer)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
+}
+
+// receiveDescriptor is receive with a descriptor: fd came with the last of the n
+// bytes, is close-on-exec and owned by the caller, or is -1. lost says that a client
+// sent more descriptors than this one, or one that we had no room for.
+func (w *wire) receiveDescriptor(socket int, buffer []byte) (n, fd int, lost bool, err error) {
 	w.prepare(&buffer[0], len(buffer))
 	n, err = w.call(unix.SYS_RECVMSG, socket, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if err != nil {

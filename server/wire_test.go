@@ -49,7 +49,7 @@ func TestReceiveStopsBehindADescriptor(t *testing.T) {
 
 	var w wire
 	buffer := make([]byte, 100)
-	n, fd, lost, err := w.receive(a, buffer)
+	n, fd, lost, err := w.receiveDescriptor(a, buffer)
 	if n != 4 || fd < 0 || lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v; want 4 bytes and a descriptor", n, fd, lost, err)
 	}
@@ -57,14 +57,14 @@ func TestReceiveStopsBehindADescriptor(t *testing.T) {
 	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("not close-on-exec: %x, %v", flags, err)
 	}
-	if n, fd, _, err := w.receive(a, buffer); n != 3 || fd != -1 || err != nil {
+	if n, fd, _, err := w.receiveDescriptor(a, buffer); n != 3 || fd != -1 || err != nil {
 		t.Errorf("%d bytes, descriptor %d, %v; want 3 bytes", n, fd, err)
 	}
-	if _, _, _, err := w.receive(a, buffer); err != unix.EAGAIN {
+	if _, _, _, err := w.receiveDescriptor(a, buffer); err != unix.EAGAIN {
 		t.Errorf("%v, want EAGAIN", err)
 	}
 	unix.Shutdown(b, unix.SHUT_WR)
-	if n, fd, _, err := w.receive(a, buffer); n != 0 || fd != -1 || err != nil {
+	if n, fd, _, err := w.receiveDescriptor(a, buffer); n != 0 || fd != -1 || err != nil {
 		t.Errorf("%d bytes, descriptor %d, %v; want the end of file", n, fd, err)
 	}
 }
@@ -79,7 +79,7 @@ func TestSurplusDescriptorsAreClosed(t *testing.T) {
 	before := openFDs(t)
 	sendRights(t, b, "\x00", many...)
 	var w wire
-	n, fd, lost, err := w.receive(a, make([]byte, 1))
+	n, fd, lost, err := w.receiveDescriptor(a, make([]byte, 1))
 	if n != 1 || fd < 0 || !lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v", n, fd, lost, err)
 	}
@@ -98,10 +98,10 @@ func TestOneByteReadTakesItsDescriptor(t *testing.T) {
 	sendRights(t, b, "\x00request", file)
 	var w wire
 	one := make([]byte, 1)
-	if n, fd, _, _ := w.receive(a, one); n != 1 || fd != -1 || one[0] != 'x' {
+	if n, fd, _, _ := w.receiveDescriptor(a, one); n != 1 || fd != -1 || one[0] != 'x' {
 		t.Errorf("%d bytes, descriptor %d; want x alone", n, fd)
 	}
-	n, fd, _, _ := w.receive(a, one)
+	n, fd, _, _ := w.receiveDescriptor(a, one)
 	if n != 1 || fd < 0 || one[0] != 0 {
 		t.Fatalf("%d bytes, descriptor %d; want the NUL with it", n, fd)
 	}
@@ -116,7 +116,7 @@ func TestSendDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 100)
-	n, fd, lost, err := w.receive(b, buffer)
+	n, fd, lost, err := w.receiveDescriptor(b, buffer)
 	if n != 1 || buffer[0] != 0 || fd < 0 || lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v", n, fd, lost, err)
 	}
@@ -138,12 +138,12 @@ func TestWireAllocatesNothing(t *testing.T) {
 	buffer := make([]byte, 100)
 	if n := testing.AllocsPerRun(100, func() {
 		w.send(a, buffer[:10])
-		w.receive(b, buffer)
+		w.receiveDescriptor(b, buffer)
 		w.sendDescriptor(a, file)
-		if _, fd, _, err := w.receive(b, buffer); err == nil {
+		if _, fd, _, err := w.receiveDescriptor(b, buffer); err == nil {
 			unix.Close(fd)
 		}
-		w.receive(b, buffer)
+		w.receiveDescriptor(b, buffer)
 	}); n != 0 {
 		t.Errorf("%v allocations, want none", n)
 	}
