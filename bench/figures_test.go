@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/scache/scache/bench/agent"
+)
+
+func samples(rates ...float64) (s []Sample) {
+	for _, r := range rates {
+		s = append(s, Sample{PerSecond: r, P99: 1000 / r, CPU: figure(1 / r)})
+	}
+	return s
+}
+
+func TestRatiosAreTakenRoundByRound(t *testing.T) {
+	r := ratios(samples(10, 40, 90, 7), samples(1, 2, 3), throughput)
+	if r != (spread{20, 10, 30}) {
+		t.Errorf("%v", r)
+	}
+	if r := ratios(samples(1, 2), samples(0, 4), throughput); r != (spread{0.5, 0.5, 0.5}) {
+		t.Errorf("with a round in which nothing was done: %v", r)
+	}
+	if r := ratios(nil, samples(1), throughput); r.Median.known() {
+		t.Errorf("of nothing: %v", r)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for want, values := range map[float64][]float64{3: {9, 3, 1}, 2.5: {4, 1, 2, 3}, 7: {7}} {
+		if got := median(values); got != want {
+			t.Errorf("median(%v) = %v", values, got)
+		}
+	}
+}
+
+func TestSample(t *testing.T) {
+	h := hdrhistogram.New(1000, 1e12, 3)
+	for i := range 1000 {
+		h.RecordValue(int64(i+1) * 1e6)
+	}
+	s := newSample(agent.Result{Ops: 500, InTime: 400, Elapsed: 2e9, Latency: h}, 1e9)
+	near := func(got, want float64) bool { return math.Abs(got-want) <= want/500 }
+	if s.PerSecond != 200 || s.CPU != 2500 || !near(s.P50, 500e3) || !near(s.P99, 990e3) || !near(s.P999, 999e3) || !near(s.Max, 1000e3) {
+		t.Errorf("%+v", s)
+	}
+	s = newSample(agent.Result{Elapsed: 1e9, Latency: h}, 1e9) // nothing was done
+	if text, err := json.Marshal(s); err != nil || !strings.Contains(string(text), `"server_cpu_us_per_op":null`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for want, got := range map[string]string{
+		"1,234,567": grouped(1234567), "-12,345": grouped(-12345), "999": grouped(999), "-123": grouped(-123),
+		"12,346": short(12345.6), "0.00": short(0), "0.0123": short(0.0123), "-": short(math.NaN()), "12.3": short(12.34),
+		"1.50ms": microText(1500), "2.00s": microText(2e6), "999us": microText(999),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestParseStrace(t *testing.T) {
+	for _, text := range []string{
+		"% time     seconds  usecs/call     calls    errors syscall\n------ --\n 60.00    0.01           2        70           sendto\n------ --\n100.00    0.000000           5       109        14 total\n",
+		"% time     seconds  usecs/call     calls    errors syscall\n------ --\n100.00    0.000000                   109        14 total\n",
+		"% time     seconds  usecs/call     calls    errors syscall\n------ --\n100.00    0.000000           5       109           total\n",
+	} {
+		if n, err := parseStrace(text); n != 109 || err != nil {
+			t.Errorf("%d, %v in\n%s", n, err, text)
+		}
+	}
+	if _, err := parseStrace("strace: Process 1 detached\n"); err == nil {
+		t.Error("a total in nothing")
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, bad := range []string{"-workloads=x", "-sweep=x", "-clients=0", "-hit=2", "-label=1", "-rounds=0", "rest", "-verify -endpoints=3", "-cached=-1"} {
+		if _, err := parseOptions(strings.Fields(bad), new(strings.Builder)); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}
+
+func TestTooFewDescriptors(t *testing.T) {
+	if err := checkDescriptors(Scenario{Clients: 1 << 29}.descriptors()); err == nil || !strings.Contains(err.Error(), "ulimit") {
+		t.Errorf("%v", err)
+	}
+	if err := checkDescriptors(Scenario{Clients: 64}.descriptors()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The report and the pictures do without what could not be measured.
+func TestReportWithGaps(t *testing.T) {
+	var sweep Sweep
+	sweep.Name, sweep.Title, sweep.Axis, sweep.Points = "bound", "bind", "things", []int{0, 10, 100}
+	for i := range sweep.Points {
+		o := &Outcome{Standings: []Standing{{Server: ours, Samples: samples(5, 6)}, {Server: stock}, {Server: theFloor, Note: "none"}}}
+		if i == 0 {
+			o.standing(stock).Samples = samples(1)
+		}
+		sweep.Runs = append(sweep.Runs, o)
+	}
+	var screen strings.Builder
+	writeSweep(&screen, &sweep)
+	writeOutcome(&screen, sweep.Runs[1])
+	results := &Results{Sweeps: []*Sweep{&sweep}, Outcomes: sweep.Runs, Goals: []Goal{{"w", "g", "1", "met"}}, Memory: []Memory{{Server: ours}}}
+	file := filepath.Join(t.TempDir(), "RESULTS.md")
+	if err := writeReport(results, file); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(file)
+	for _, name := range append([]string{screen.String()}, string(text)) {
+		if strings.Contains(name, "NaN") {
+			t.Errorf("NaN in:\n%s", name)
+		}
+	}
+	pictures, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "bound-*.svg"))
+	if len(pictures) != len(drawings) {
+		t.Errorf("pictures: %v", pictures)
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/scache/scache/bench/agent"
+)
+
+// Scenario is what is measured on every server alike.
+type Scenario struct {
+	Workload agent.Workload `json:"workload"`
+	Clients  int            `json:"clients"`
+	Cached   int            `json:"cached"`  // connections, beforehand
+	Bound    int            `json:"bound"`   // destinations, beforehand
+	Stopped  int            `json:"stopped"` // further clients, in mid-request
+	Rate     float64        `json:"rate"`    // operations a second, 0: closed loop
+}
+
+func (s Scenario) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s", s.Workload, count(s.Clients, "client", "clients"))
+	if s.Cached > 0 {
+		fmt.Fprintf(&b, ", %s cached", grouped(s.Cached))
+	}
+	if s.Bound > 0 {
+		fmt.Fprintf(&b, ", %s bound", grouped(s.Bound))
+	}
+	if s.Stopped > 0 {
+		fmt.Fprintf(&b, ", %d stopped in mid-request", s.Stopped)
+	}
+	if s.Rate > 0 {
+		fmt.Fprintf(&b, ", at %s a second", grouped(int(s.Rate)))
+	}
+	return b.String()
+}
+
+// bare is the scenario without what was there beforehand and what disturbs.
+func (s Scenario) bare() Scenario {
+	s.Cached, s.Bound, s.Stopped = 0, 0, 0
+	return s
+}
+
+// floorCan says whether the floor's fixed replies will do: it keeps connections by
+// client, not by name.
+func (s Scenario) floorCan(config *agent.Config) bool {
+	return config.Endpoints == 0 && !(s.Workload == agent.Miss && s.Cached > 0)
+}
+
+// descriptors is how many open descriptors the busiest process needs: the agents
+// with two for each client, or a server or sink with what is cached and a
+// connection for each client. Some are needed by everybody.
+func (s Scenario) descriptors() int {
+	const some = 64
+	return max(2*s.Clients, s.Cached+s.Clients) + s.Stopped + some
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return grouped(n) + " " + many
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int) string {
+	text := fmt.Sprint(n)
+	for at := len(text) - 3; at > 0 && text[at-1] != '-'; at -= 3 {
+		text = text[:at] + "," + text[at:]
+	}
+	return text
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/bench/agent"
+	"github.com/scache/scache/bench/floor"
+	"github.com/scache/scache/bench/sink"
+	"github.com/scache/scache/internal/master"
+)
+
+// The names of the servers that are compared.
+const (
+	ours     = "scache"
+	stock    = "stock"
+	theFloor = "floor"
+	bare     = "scache bare"
+)
+
+// program is a server's file. The one named bare is ours, in the scenario without
+// what was there beforehand and what disturbs: so that both are compared at the
+// same time.
+type program struct{ name, file string }
+
+// server is a running server and the sink where its clients' connections go.
+type server struct {
+	name   string
+	daemon *master.Daemon
+	sink   *sink.Process
+	cached int // connections saved beforehand
+	bound  int
+	failed string // why it does not take part any more
+}
+
+// startServer starts a server as master(8) would. Times to live and time-outs are
+// beyond what any run takes. failed is called if the sink stops by itself.
+func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func(error)) (*server, error) {
+	s := &server{name: p.name}
+	var err error
+	if s.sink, err = sink.Start(failed); err != nil {
+		return nil, err
+	}
+	s.daemon, err = master.Start(master.Config{
+		Binary:       p.file,
+		Unprivileged: true,
+		Chroot:       true,
+		Env:          floor.Environment(config.Properties()),
+		MainCF:       "connection_cache_ttl_limit = 1d\nmax_idle = 1d\n",
+	})
+	if err == nil && cpus != nil {
+		err = pin(s.daemon.PID, cpus)
+	}
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return s, nil
+}
+
+// scenario is what this server has to do.
+func (s *server) scenario(sc Scenario) Scenario {
+	if s.name == bare {
+		return sc.bare()
+	}
+	return sc
+}
+
+// connect connects clients.
+func (s *server) connect(ctx context.Context, config agent.Config) (*agent.Fleet, error) {
+	config.Socket, config.Sink = s.daemon.SocketPath, s.sink.Address
+	f, err := agent.Connect(ctx, config)
+	return f, s.explain(err)
+}
+
+// explain adds what the daemon has logged to an error that it may have caused.
+func (s *server) explain(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	log := s.daemon.Texts()
+	if n := len(log); n > 0 {
+		return fmt.Errorf("%s: %w; its last word: %s", s.name, err, log[n-1])
+	}
+	return fmt.Errorf("%s: %w", s.name, err)
+}
+
+// finish ends the server as a reload does. Then every connection that was opened
+// must be closed: what is not has been lost.
+func (s *server) finish() error {
+	s.daemon.CloseStatus()
+	state, err := s.daemon.Wait(10 * time.Second)
+	if err == nil && state.ExitCode() != 0 {
+		err = fmt.Errorf("it ended with %v", state)
+	}
+	if err == nil {
+		_, err = s.sink.AwaitClosed(10 * time.Second)
+	}
+	return s.explain(err)
+}
+
+// close ends the server and the sink, whatever they are doing.
+func (s *server) close() {
+	if s.daemon != nil {
+		s.daemon.Close()
+	}
+	if s.sink != nil {
+		s.sink.Close()
+	}
+}
