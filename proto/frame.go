@@ -47,15 +47,22 @@ func (f *Framer) Idle() bool { return !f.begun }
 // Attribute splits the first attribute off msg; ok is false at the message's end
 // and where it is cut short.
 func Attribute(msg []byte) (name, value, rest []byte, ok bool) {
-	name, rest, ok = bytes.Cut(msg, nul)
+	name, rest, ok = cut(msg)
 	if !ok || len(name) == 0 {
 		return nil, nil, nil, false
 	}
-	value, rest, ok = bytes.Cut(rest, nul)
+	value, rest, ok = cut(rest)
 	return name, value, rest, ok
 }
 
-var nul = []byte{0}
+// cut takes the text before the first NUL byte off b.
+func cut(b []byte) (text, rest []byte, ok bool) {
+	length := bytes.IndexByte(b, 0)
+	if length < 0 {
+		return nil, nil, false
+	}
+	return b[:length], b[length+1:], true
+}
 
 // appendAttribute appends one attribute, without the end of the message.
 func appendAttribute[T string | []byte](dst []byte, name string, value T) []byte {

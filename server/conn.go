@@ -148,7 +148,7 @@ func (c *conn) unsent(err error) bool {
 
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
-	for c.budget > 0 && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+	for c.budget > 0 && len(c.in.bytes) > c.session.scanned && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
 		c.budget -= 1 + c.session.passed/bindingsPerMessage
 		stepped = true
 	}
