@@ -2,6 +2,7 @@
 # make demo       a private Postfix delivers with and without the cache, and a table
 # make test       all tests, against real Postfix; installs what it lacks
 # make check      what a change has to pass: lint and test
+# make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -29,8 +30,10 @@ lint: need
 	go vet ./...
 	go run $(STATICCHECK) ./...
 
-bench:
-	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto
+bench: need
+	scripts/need gcc libc6-dev strace
+	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto ./server
+	go run ./bench -report bench/RESULTS.md
 
 need:
 	scripts/need postfix

@@ -13,7 +13,7 @@ const module = "github.com/scache/scache"
 // understood without those above it.
 var imports = map[string][]string{
 	"":           {"postfix", "server"},
-	"server":     {"loop", "proto", "store", "timerwheel"},
+	"server":     {"internal/wire", "loop", "proto", "store", "timerwheel"},
 	"store":      {"timerwheel"},
 	"loop":       {},
 	"proto":      {},

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/wire"
 )
 
 // BenchmarkMiss is a look-up that finds nothing, from the client's write to its
@@ -22,14 +24,14 @@ func BenchmarkMiss(b *testing.B) {
 		b.Fatal(err)
 	}
 	request, reply := []byte(find("smtp\n192.0.2.1\n25\n0\n")), make([]byte, 100)
-	var client wire
+	var client wire.Wire
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := client.send(fds[1], request); err != nil {
+		if _, err := client.Send(fds[1], request); err != nil {
 			b.Fatal(err)
 		}
 		c.Ready(false)
-		if n, err := client.receive(fds[1], reply); n != len(miss) {
+		if n, err := client.Receive(fds[1], reply); n != len(miss) {
 			b.Fatal(n, err)
 		}
 	}
@@ -42,13 +44,13 @@ func BenchmarkWire(b *testing.B) {
 		b.Fatal(err)
 	}
 	request, reply, buffer := []byte(find("smtp\n192.0.2.1\n25\n0\n")), []byte(miss), make([]byte, readSize)
-	var w wire
+	var w wire.Wire
 	b.ReportAllocs()
 	for b.Loop() {
-		w.send(fds[1], request)
-		w.receive(fds[0], buffer)
-		w.send(fds[0], reply)
-		w.receive(fds[1], buffer)
+		w.Send(fds[1], request)
+		w.Receive(fds[0], buffer)
+		w.Send(fds[0], reply)
+		w.Receive(fds[1], buffer)
 	}
 }
 

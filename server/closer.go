@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/wire"
 )
 
 // closer closes descriptors that clients have sent. close(2) can block, whatever
@@ -18,7 +20,7 @@ type closer struct {
 }
 
 func (c *closer) close(fd int) {
-	if closesAtOnce(fd) {
+	if wire.ClosesAtOnce(fd) {
 		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 		return
 	}

@@ -99,7 +99,7 @@ func (c *conn) work() (again bool) {
 // returns false if something is left.
 func (c *conn) flush() bool {
 	if out := c.session.out; len(out) > 0 {
-		n, err := c.server.wire.send(c.fd, out)
+		n, err := c.server.wire.Send(c.fd, out)
 		c.session.out = out[:copy(out, out[n:])]
 		c.moved = c.moved || n > 0
 		if n < len(out) {
@@ -110,7 +110,7 @@ func (c *conn) flush() bool {
 		return true
 	}
 	fd := c.session.connection.FD()
-	if err := c.server.wire.sendDescriptor(c.fd, fd); err != nil {
+	if err := c.server.wire.SendDescriptor(c.fd, fd); err != nil {
 		return c.unsent(err)
 	}
 	c.server.closer.close(fd)
@@ -195,7 +195,7 @@ func (c *conn) fill() bool {
 // kernel closes what a client sends.
 func (c *conn) receive(buffer []byte) (n int, err error) {
 	if c.session.state != awaitingDescriptor {
-		n, err = c.server.wire.receive(c.fd, buffer)
+		n, err = c.server.wire.Receive(c.fd, buffer)
 		if err == nil && n < len(buffer) && !c.hungUp {
 			// Nothing follows, but for one case that the kernel does not tell
 			// from it: it stops reading behind a descriptor, and there was one
@@ -208,7 +208,7 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 	}
 	// One byte, so that the descriptor is this byte's, whatever it was written
 	// with, and behind it there may be more.
-	n, fd, lost, err := c.server.wire.receiveDescriptor(c.fd, buffer[:1])
+	n, fd, lost, err := c.server.wire.ReceiveDescriptor(c.fd, buffer[:1])
 	if lost {
 		c.session.fault("descriptors were lost: there was no room, or the client sent several at once")
 	}

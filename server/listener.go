@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/wire"
 	"github.com/scache/scache/timerwheel"
 )
 
@@ -28,7 +29,7 @@ const (
 // Ready implements loop.Handler.
 func (l *listener) Ready(bool) (again bool) {
 	for range acceptsPerWake {
-		fd, err := accept(l.fd)
+		fd, err := wire.Accept(l.fd)
 		switch err {
 		case nil:
 			l.noRoom = false

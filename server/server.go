@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/wire"
 	"github.com/scache/scache/loop"
 	"github.com/scache/scache/store"
 	"github.com/scache/scache/timerwheel"
@@ -54,7 +55,7 @@ type Server struct {
 	config  Config
 	loop    *loop.Loop
 	cache   cache
-	wire    wire
+	wire    wire.Wire
 	closer  closer
 	started time.Time
 	elapsed time.Duration // since started, at the beginning of this turn

@@ -15,6 +15,26 @@ import (
 	"github.com/scache/scache/store"
 )
 
+func socketPair(t *testing.T) (a, b int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+	})
+	return fds[0], fds[1]
+}
+
+func sendRights(t *testing.T, socket int, data string, fds ...int) {
+	t.Helper()
+	if err := unix.Sendmsg(socket, []byte(data), unix.UnixRights(fds...), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // logbook keeps the lines.
 type logbook struct {
 	sync.Mutex

@@ -133,7 +133,7 @@ func (t *thread) request(c *client, request *template, reply state) error {
 	c.state = reply
 	owed := c.owed
 	c.owed = false
-	return t.wire.send(c.fd, request.message(owed))
+	return t.socket.send(c.fd, request.message(owed))
 }
 
 // acknowledge sends the dummy that is owed.
@@ -142,7 +142,7 @@ func (t *thread) acknowledge(c *client) error {
 		return nil
 	}
 	c.owed = false
-	return t.wire.send(c.fd, t.texts.dummy)
+	return t.socket.send(c.fd, t.texts.dummy)
 }
 
 // heard receives from the server.
@@ -150,7 +150,7 @@ func (t *thread) heard(c *client) error {
 	if c.state == wantsDescriptor {
 		return t.descriptor(c)
 	}
-	n, err := t.wire.receive(c.fd, t.buffer[:])
+	n, err := t.socket.receive(c.fd, t.buffer[:])
 	if n == 0 {
 		return err
 	}
@@ -202,7 +202,7 @@ func (t *thread) handOver(c *client) error {
 		}
 	}
 	c.state = wantsSaved
-	if err := t.wire.sendDescriptor(c.fd, c.held); err != nil {
+	if err := t.socket.sendDescriptor(c.fd, c.held); err != nil {
 		return err
 	}
 	t.counts.Handed++
@@ -215,7 +215,7 @@ func (t *thread) found(c *client, hit bool) error {
 	switch {
 	case hit && t.run.Workload != Miss:
 		c.state = wantsDescriptor
-		return t.wire.send(c.fd, t.texts.dummy)
+		return t.socket.send(c.fd, t.texts.dummy)
 	case hit:
 		return fmt.Errorf("found what nobody has saved")
 	case t.run.Workload == Miss:
@@ -228,7 +228,7 @@ func (t *thread) found(c *client, hit bool) error {
 
 // descriptor receives what was found.
 func (t *thread) descriptor(c *client) error {
-	fd, n, err := t.wire.receiveDescriptor(c.fd)
+	fd, n, err := t.socket.receiveDescriptor(c.fd, t.buffer[:])
 	if n == 0 || err != nil {
 		return err
 	}

@@ -49,12 +49,12 @@ func (t *thread) resumeMail(c *client) error {
 
 func (t *thread) say(c *client, text []byte, reply state) error {
 	c.state = reply
-	return t.wire.send(c.held, text)
+	return t.socket.send(c.held, text)
 }
 
 // heardMail receives from the sink.
 func (t *thread) heardMail(c *client) error {
-	n, err := t.wire.receive(c.held, t.buffer[:])
+	n, err := t.socket.receive(c.held, t.buffer[:])
 	if n == 0 {
 		return err
 	}

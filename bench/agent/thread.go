@@ -15,7 +15,7 @@ type thread struct {
 	fleet  *Fleet
 	config Config
 	index  int
-	wire   wire
+	socket socket
 	poller poller
 	dialer dialer
 	random *rand.Rand

@@ -7,91 +7,63 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/wire"
 )
 
-// wire makes the system calls of the measuring loop. None of them can block, so
-// they need not tell the Go scheduler; none allocates. Its fields are their
-// arguments; it must not be copied.
-type wire struct {
-	header  unix.Msghdr
-	bytes   unix.Iovec
-	control rights
-	nul     byte
-}
-
-// rights is a control message with one descriptor in it (unix(7), SCM_RIGHTS).
-type rights struct {
-	header unix.Cmsghdr
-	fd     int32
-	_      int32 // CMSG_ALIGN
-}
+// socket is what the agents do with a client's socket. What would block is
+// reported as nothing done: there will be an event.
+type socket struct{ wire.Wire }
 
 // send sends all of b: what the agents send fits into an empty socket buffer.
-func (w *wire) send(socket int32, b []byte) error {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(socket), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	if errno != 0 {
-		return fmt.Errorf("send: %w", errno)
+func (s *socket) send(fd int32, b []byte) error {
+	n, err := s.Send(int(fd), b)
+	if err != nil {
+		return fmt.Errorf("send: %w", err)
 	}
-	if int(n) != len(b) {
+	if n != len(b) {
 		return fmt.Errorf("send: only %d of %d bytes fit into the socket's buffer", n, len(b))
 	}
 	return nil
 }
 
 // receive returns 0 if nothing is there, and an error at the end of file.
-func (w *wire) receive(socket int32, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-		unix.MSG_DONTWAIT, 0, 0)
-	return received(n, errno)
+func (s *socket) receive(fd int32, b []byte) (int, error) {
+	n, err := s.Receive(int(fd), b)
+	return received(n, err)
 }
 
-func received(n uintptr, errno unix.Errno) (int, error) {
+func received(n int, err error) (int, error) {
 	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case err == unix.EAGAIN:
 		return 0, nil
-	case errno != 0:
-		return 0, fmt.Errorf("receive: %w", errno)
+	case err != nil:
+		return 0, fmt.Errorf("receive: %w", err)
 	case n == 0:
 		return 0, errClosed
 	}
-	return int(n), nil
+	return n, nil
 }
 
 // sendDescriptor sends a byte that carries fd.
-func (w *wire) sendDescriptor(socket, fd int32) error {
-	w.prepare()
-	w.control.header.Level, w.control.header.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
-	w.control.header.SetLen(unix.CmsgLen(4))
-	w.control.fd = fd
-	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	if errno != 0 {
-		return fmt.Errorf("send a descriptor: %w", errno)
+func (s *socket) sendDescriptor(to, fd int32) error {
+	if err := s.SendDescriptor(int(to), int(fd)); err != nil {
+		return fmt.Errorf("send a descriptor: %w", err)
 	}
 	return nil
 }
 
-// receiveDescriptor receives one byte and the descriptor on it; n is 0 if nothing
-// is there.
-func (w *wire) receiveDescriptor(socket int32) (fd int32, n int, err error) {
-	w.prepare()
-	r, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-	n, err = received(r, errno)
-	if n == 0 {
+// receiveDescriptor receives one byte into b, and the descriptor on it; n is 0 if
+// nothing is there.
+func (s *socket) receiveDescriptor(from int32, b []byte) (fd int32, n int, err error) {
+	n, got, _, err := s.ReceiveDescriptor(int(from), b[:1])
+	if n, err = received(n, err); n == 0 {
 		return -1, 0, err
 	}
-	if int(w.header.Controllen) < unix.CmsgLen(4) || w.nul != 0 {
-		return -1, n, fmt.Errorf("want a NUL byte with a descriptor, got byte %d with %d bytes of control data", w.nul, w.header.Controllen)
+	if got < 0 || b[0] != 0 {
+		return -1, n, fmt.Errorf("want a NUL byte with a descriptor, got byte %d with descriptor %d", b[0], got)
 	}
-	return w.control.fd, n, nil
-}
-
-func (w *wire) prepare() {
-	w.bytes.Base = &w.nul
-	w.bytes.SetLen(1)
-	w.header = unix.Msghdr{Iov: &w.bytes, Control: (*byte)(unsafe.Pointer(&w.control))}
-	w.header.SetIovlen(1)
-	w.header.SetControllen(unix.CmsgLen(4))
+	return int32(got), n, nil
 }
 
 // poller is an edge-triggered epoll instance.

@@ -1,4 +1,6 @@
-package server
+// Package wire is the system calls that move bytes and descriptors over UNIX-domain
+// sockets, without blocking and without allocating.
+package wire
 
 import (
 	"unsafe"
@@ -6,14 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire moves bytes and descriptors over UNIX-domain sockets, without blocking and
-// without allocating: x/sys/unix.Recvmsg allocates its addresses and control data
-// anew each time. Its fields are the arguments of the system calls, used again and
-// again; it must not be copied.
+// Wire holds the arguments of the system calls, which are used again and again:
+// x/sys/unix.Recvmsg allocates its addresses and control data anew each time. The
+// zero Wire is ready for use; it must not be copied.
 //
 // RawSyscall is allowed because no call here can block (MSG_DONTWAIT): one that
 // did would keep the Go scheduler from running anything else on this processor.
-type wire struct {
+type Wire struct {
 	header  unix.Msghdr
 	bytes   unix.Iovec
 	control rights
@@ -32,10 +33,10 @@ type rights struct {
 // descriptors of a client that sends several.
 var roomForOne = unix.CmsgLen(4)
 
-// receive reads into buffer, which must not be empty; n is 0 at the end of file.
+// Receive reads into buffer, which must not be empty; n is 0 at the end of file.
 // Descriptors that come with it are closed by the kernel. It stops reading behind a
 // byte that carried one, so n may be less than what there is.
-func (w *wire) receive(socket int, buffer []byte) (n int, err error) {
+func (w *Wire) Receive(socket int, buffer []byte) (n int, err error) {
 	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&buffer[0])),
 		uintptr(len(buffer)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
@@ -44,10 +45,10 @@ func (w *wire) receive(socket int, buffer []byte) (n int, err error) {
 	return int(r), nil
 }
 
-// receiveDescriptor is receive with a descriptor: fd came with the last of the n
+// ReceiveDescriptor is Receive with a descriptor: fd came with the last of the n
 // bytes, is close-on-exec and owned by the caller, or is -1. lost says that a client
 // sent more descriptors than this one, or one that we had no room for.
-func (w *wire) receiveDescriptor(socket int, buffer []byte) (n, fd int, lost bool, err error) {
+func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost bool, err error) {
 	w.prepare(&buffer[0], len(buffer))
 	n, err = w.call(unix.SYS_RECVMSG, socket, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
@@ -61,9 +62,9 @@ func (w *wire) receiveDescriptor(socket int, buffer []byte) (n, fd int, lost boo
 	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
 }
 
-// sendDescriptor sends one NUL byte that carries fd, which stays the caller's. It
+// SendDescriptor sends one NUL byte that carries fd, which stays the caller's. It
 // has been sent as a whole, or not at all.
-func (w *wire) sendDescriptor(socket, fd int) error {
+func (w *Wire) SendDescriptor(socket, fd int) error {
 	w.prepare(&w.nul, 1)
 	w.control.header.Level = unix.SOL_SOCKET
 	w.control.header.Type = unix.SCM_RIGHTS
@@ -73,7 +74,7 @@ func (w *wire) sendDescriptor(socket, fd int) error {
 	return err
 }
 
-func (w *wire) prepare(buffer *byte, length int) {
+func (w *Wire) prepare(buffer *byte, length int) {
 	w.bytes.Base = buffer
 	w.bytes.SetLen(length)
 	w.header = unix.Msghdr{Iov: &w.bytes, Control: (*byte)(unsafe.Pointer(&w.control))}
@@ -83,7 +84,7 @@ func (w *wire) prepare(buffer *byte, length int) {
 
 // call makes one of the system calls on w.header. None of them can be interrupted,
 // because none sleeps. An Errno of less than 256 in an error is not allocated.
-func (w *wire) call(number uintptr, socket, flags int) (int, error) {
+func (w *Wire) call(number uintptr, socket, flags int) (int, error) {
 	n, _, errno := unix.RawSyscall(number, uintptr(socket), uintptr(unsafe.Pointer(&w.header)), uintptr(flags))
 	if errno != 0 {
 		return 0, errno
@@ -91,9 +92,9 @@ func (w *wire) call(number uintptr, socket, flags int) (int, error) {
 	return int(n), nil
 }
 
-// send writes what fits of buffer, which must not be empty, and returns how much
+// Send writes what fits of buffer, which must not be empty, and returns how much
 // that was.
-func (w *wire) send(socket int, buffer []byte) (int, error) {
+func (w *Wire) Send(socket int, buffer []byte) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(socket), uintptr(unsafe.Pointer(&buffer[0])),
 		uintptr(len(buffer)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
@@ -102,10 +103,10 @@ func (w *wire) send(socket int, buffer []byte) (int, error) {
 	return int(n), nil
 }
 
-// accept takes a client, non-blocking and close-on-exec, from a listening socket
+// Accept takes a client, non-blocking and close-on-exec, from a listening socket
 // that is non-blocking itself. x/sys/unix.Accept4 would allocate an address, which
 // clients do not have.
-func accept(listener int) (int, error) {
+func Accept(listener int) (int, error) {
 	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return -1, errno
@@ -113,9 +114,9 @@ func accept(listener int) (int, error) {
 	return int(fd), nil
 }
 
-// closesAtOnce reports whether fd is a socket and does not linger when it is
+// ClosesAtOnce reports whether fd is a socket and does not linger when it is
 // closed.
-func closesAtOnce(fd int) bool {
+func ClosesAtOnce(fd int) bool {
 	var linger unix.Linger
 	size := uint32(unsafe.Sizeof(linger))
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,

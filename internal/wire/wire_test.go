@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What Linux does to descriptors on their way, see wire.
+// What Linux does to descriptors on their way.
 
 func socketPair(t *testing.T) (a, b int) {
 	t.Helper()
@@ -47,9 +47,9 @@ func TestReceiveStopsBehindADescriptor(t *testing.T) {
 	sendRights(t, b, "\x00", file)
 	unix.Write(b, []byte("def"))
 
-	var w wire
+	var w Wire
 	buffer := make([]byte, 100)
-	n, fd, lost, err := w.receiveDescriptor(a, buffer)
+	n, fd, lost, err := w.ReceiveDescriptor(a, buffer)
 	if n != 4 || fd < 0 || lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v; want 4 bytes and a descriptor", n, fd, lost, err)
 	}
@@ -57,14 +57,14 @@ func TestReceiveStopsBehindADescriptor(t *testing.T) {
 	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("not close-on-exec: %x, %v", flags, err)
 	}
-	if n, fd, _, err := w.receiveDescriptor(a, buffer); n != 3 || fd != -1 || err != nil {
+	if n, fd, _, err := w.ReceiveDescriptor(a, buffer); n != 3 || fd != -1 || err != nil {
 		t.Errorf("%d bytes, descriptor %d, %v; want 3 bytes", n, fd, err)
 	}
-	if _, _, _, err := w.receiveDescriptor(a, buffer); err != unix.EAGAIN {
+	if _, _, _, err := w.ReceiveDescriptor(a, buffer); err != unix.EAGAIN {
 		t.Errorf("%v, want EAGAIN", err)
 	}
 	unix.Shutdown(b, unix.SHUT_WR)
-	if n, fd, _, err := w.receiveDescriptor(a, buffer); n != 0 || fd != -1 || err != nil {
+	if n, fd, _, err := w.ReceiveDescriptor(a, buffer); n != 0 || fd != -1 || err != nil {
 		t.Errorf("%d bytes, descriptor %d, %v; want the end of file", n, fd, err)
 	}
 }
@@ -78,8 +78,8 @@ func TestSurplusDescriptorsAreClosed(t *testing.T) {
 	}
 	before := openFDs(t)
 	sendRights(t, b, "\x00", many...)
-	var w wire
-	n, fd, lost, err := w.receiveDescriptor(a, make([]byte, 1))
+	var w Wire
+	n, fd, lost, err := w.ReceiveDescriptor(a, make([]byte, 1))
 	if n != 1 || fd < 0 || !lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v", n, fd, lost, err)
 	}
@@ -96,12 +96,12 @@ func TestOneByteReadTakesItsDescriptor(t *testing.T) {
 	file, _ := socketPair(t)
 	unix.Write(b, []byte("x"))
 	sendRights(t, b, "\x00request", file)
-	var w wire
+	var w Wire
 	one := make([]byte, 1)
-	if n, fd, _, _ := w.receiveDescriptor(a, one); n != 1 || fd != -1 || one[0] != 'x' {
+	if n, fd, _, _ := w.ReceiveDescriptor(a, one); n != 1 || fd != -1 || one[0] != 'x' {
 		t.Errorf("%d bytes, descriptor %d; want x alone", n, fd)
 	}
-	n, fd, _, _ := w.receiveDescriptor(a, one)
+	n, fd, _, _ := w.ReceiveDescriptor(a, one)
 	if n != 1 || fd < 0 || one[0] != 0 {
 		t.Fatalf("%d bytes, descriptor %d; want the NUL with it", n, fd)
 	}
@@ -111,12 +111,12 @@ func TestOneByteReadTakesItsDescriptor(t *testing.T) {
 func TestSendDescriptor(t *testing.T) {
 	a, b := socketPair(t)
 	file, peer := socketPair(t)
-	var w wire
-	if err := w.sendDescriptor(a, file); err != nil {
+	var w Wire
+	if err := w.SendDescriptor(a, file); err != nil {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 100)
-	n, fd, lost, err := w.receiveDescriptor(b, buffer)
+	n, fd, lost, err := w.ReceiveDescriptor(b, buffer)
 	if n != 1 || buffer[0] != 0 || fd < 0 || lost || err != nil {
 		t.Fatalf("%d bytes, descriptor %d, lost %v, %v", n, fd, lost, err)
 	}
@@ -126,7 +126,7 @@ func TestSendDescriptor(t *testing.T) {
 		t.Errorf("the other end reads %q", buffer[:n])
 	}
 	unix.Close(b)
-	if err := w.sendDescriptor(a, file); err != unix.EPIPE {
+	if err := w.SendDescriptor(a, file); err != unix.EPIPE {
 		t.Errorf("%v, want EPIPE", err)
 	}
 }
@@ -134,16 +134,16 @@ func TestSendDescriptor(t *testing.T) {
 func TestWireAllocatesNothing(t *testing.T) {
 	a, b := socketPair(t)
 	file, _ := socketPair(t)
-	var w wire
+	var w Wire
 	buffer := make([]byte, 100)
 	if n := testing.AllocsPerRun(100, func() {
-		w.send(a, buffer[:10])
-		w.receiveDescriptor(b, buffer)
-		w.sendDescriptor(a, file)
-		if _, fd, _, err := w.receiveDescriptor(b, buffer); err == nil {
+		w.Send(a, buffer[:10])
+		w.ReceiveDescriptor(b, buffer)
+		w.SendDescriptor(a, file)
+		if _, fd, _, err := w.ReceiveDescriptor(b, buffer); err == nil {
 			unix.Close(fd)
 		}
-		w.receiveDescriptor(b, buffer)
+		w.ReceiveDescriptor(b, buffer)
 	}); n != 0 {
 		t.Errorf("%v allocations, want none", n)
 	}
