@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The build does not depend on git, nor on where it happens.
 GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
-.PHONY: build demo test check lint bench clean need
+.PHONY: build demo test check lint bench profile clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
@@ -34,6 +34,10 @@ bench: need
 	scripts/need gcc libc6-dev strace
 	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto ./server
 	go run ./bench -report bench/RESULTS.md
+
+# What the compiler inlines is chosen by this profile of the hot path (go build -pgo).
+profile:
+	go test -run '^$$' -bench 'Miss|Cycle|Session' -benchtime 5s -cpuprofile default.pgo -o /dev/null ./server
 
 need:
 	scripts/need postfix

@@ -2,44 +2,108 @@ package server
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/scache/scache/internal/wire"
+	"github.com/scache/scache/proto"
 )
 
-// BenchmarkMiss is a look-up that finds nothing, from the client's write to its
-// read, without epoll.
-func BenchmarkMiss(b *testing.B) {
-	s, err := New(Config{Log: discard{}, TTLLimit: 1e9, StatusUpdateTime: 1e9, IPCTimeout: 1e9, Parent: -1})
+// benchClient is a client of a server that is called by hand, without epoll.
+type benchClient struct {
+	b      *testing.B
+	conn   *conn
+	fd     int
+	wire   wire.Wire
+	buffer [1000]byte
+}
+
+func newBenchClient(b *testing.B) *benchClient {
+	s, err := New(Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	near, far, err := socketpair()
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := newConn(s, fds[0], false)
-	if err := s.admit(c); err != nil {
+	c := &benchClient{b: b, conn: newConn(s, near, false), fd: far}
+	if err := s.admit(c.conn); err != nil {
 		b.Fatal(err)
 	}
-	request, reply := []byte(find("smtp\n192.0.2.1\n25\n0\n")), make([]byte, 100)
-	var client wire.Wire
 	b.ReportAllocs()
+	return c
+}
+
+// say sends a message and receives a reply of a certain length.
+func (c *benchClient) say(msg []byte, reply int) {
+	if _, err := c.wire.Send(c.fd, msg); err != nil {
+		c.b.Fatal(err)
+	}
+	c.hear(reply)
+}
+
+func (c *benchClient) hear(reply int) {
+	c.conn.Ready(false)
+	if reply == 0 {
+		return
+	}
+	if n, err := c.wire.Receive(c.fd, c.buffer[:]); n != reply {
+		c.b.Fatal(n, err)
+	}
+}
+
+// BenchmarkMiss is a look-up that finds nothing, from the client's write to its
+// read.
+func BenchmarkMiss(b *testing.B) {
+	c := newBenchClient(b)
+	request := []byte(find("smtp\n192.0.2.1\n25\n0\n"))
 	for b.Loop() {
-		if _, err := client.Send(fds[1], request); err != nil {
+		c.say(request, len(miss))
+	}
+}
+
+// BenchmarkCycle saves a connection and finds it.
+func BenchmarkCycle(b *testing.B) {
+	c := newBenchClient(b)
+	cached, _, err := socketpair()
+	if err != nil {
+		b.Fatal(err)
+	}
+	const label, property = "smtp\n192.0.2.1\n25\n0\n", "example.com\nmx.example.com\n192.0.2.1\n25\n"
+	save := proto.AppendSaveEndpoint(nil, 2, label, property)
+	look, dummy := []byte(find(label)), []byte(proto.DummyMessage)
+	hit := len(proto.AppendEndpointReply(nil, proto.OK, []byte(property)))
+	saved := len(proto.AppendStatus(nil, proto.OK))
+	for b.Loop() {
+		c.say(save, len(proto.DummyMessage))
+		if err := c.wire.SendDescriptor(c.fd, cached); err != nil {
 			b.Fatal(err)
 		}
-		c.Ready(false)
-		if n, err := client.Receive(fds[1], reply); n != len(miss) {
-			b.Fatal(n, err)
+		c.hear(saved)
+		c.say(look, hit)
+		if _, err := c.wire.Send(c.fd, dummy); err != nil {
+			b.Fatal(err)
 		}
+		c.conn.Ready(false)
+		_, fd, _, err := c.wire.ReceiveDescriptor(c.fd, c.buffer[:1])
+		if err != nil || fd < 0 {
+			b.Fatal(fd, err)
+		}
+		unix.Close(fd)
+		c.say(dummy, 0)
 	}
+}
+
+func socketpair() (near, far int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return fds[0], fds[1], err
 }
 
 // BenchmarkWire is the system calls of BenchmarkMiss alone.
 func BenchmarkWire(b *testing.B) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	near, far, err := socketpair()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -47,10 +111,10 @@ func BenchmarkWire(b *testing.B) {
 	var w wire.Wire
 	b.ReportAllocs()
 	for b.Loop() {
-		w.Send(fds[1], request)
-		w.Receive(fds[0], buffer)
-		w.Send(fds[0], reply)
-		w.Receive(fds[1], buffer)
+		w.Send(far, request)
+		w.Receive(near, buffer)
+		w.Send(near, reply)
+		w.Receive(far, buffer)
 	}
 }
 
