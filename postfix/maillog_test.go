@@ -24,7 +24,11 @@ func syslogRole() {
 			os.Exit(1)
 		}
 	}
-	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	// Nothing mounted here may be seen elsewhere. Where the root directory is no
+	// mount point, as in a chroot, /dev is one.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		must(unix.Mount("", "/dev", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	}
 	must(unix.Mount("none", "/dev", "tmpfs", 0, ""))
 	must(os.MkdirAll("/dev/jail/dev", 0o755))
 	listen := func(path string) *net.UnixConn {

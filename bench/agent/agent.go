@@ -204,8 +204,25 @@ func (f *Fleet) Stop(n int) error {
 			return err
 		}
 	}
-	time.Sleep(20 * time.Millisecond) // for the server to read it
-	return nil
+	if n == 0 {
+		return nil
+	}
+	return awaitRead(f.stopped[0]) // the others too, but by a server that has stopped at the first
+}
+
+// awaitRead returns when the other end has read all that was written to a socket.
+func awaitRead(fd int) error {
+	for deadline := time.Now().Add(drainLimit); ; time.Sleep(time.Millisecond) {
+		unread, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		switch {
+		case err != nil:
+			return fmt.Errorf("SIOCOUTQ: %w", err)
+		case unread == 0:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("the server does not read what a client has sent")
+		}
+	}
 }
 
 func (f *Fleet) resume() {
