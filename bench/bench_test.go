@@ -43,9 +43,12 @@ func withPrograms(m *testing.M) int {
 		return 1
 	}
 	programs = append(programs, program{ours, file})
-	if _, err := os.Stat(stockBinary); err == nil {
-		programs = append(programs, program{stock, stockBinary})
+	file, err = lab.StockScache()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
+	programs = append(programs, program{stock, file})
 	if file, err := floor.Build(context.Background(), dir); err == nil {
 		programs = append(programs, program{theFloor, file})
 	} else if !errors.Is(err, floor.ErrNoCompiler) {

@@ -5,16 +5,16 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/scache/scache/bench/agent"
+	"github.com/scache/scache/internal/lab"
 )
 
-// stockBinary is where Debian has Postfix's own scache.
-const stockBinary = "/usr/lib/postfix/sbin/scache"
+// installed is -vs for Postfix's own scache, wherever that is.
+const installed = "installed"
 
 const help = `Bench measures a connection cache server under the load of many delivery agents,
 side by side with Postfix's own scache and with the floor: a bare epoll server in C
@@ -83,7 +83,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	flags.BoolVar(&o.JSON, "json", false, "write the results to standard output as JSON; the tables go to standard error")
 
 	flags.StringVar(&o.Binary, "binary", "", "`file` of our daemon (default: it is built from this module)")
-	flags.StringVar(&o.Versus, "vs", stockBinary, "`file` of the server to compare with; the default one may be missing; \"\" is none")
+	flags.StringVar(&o.Versus, "vs", installed, "`file` of the server to compare with; the default is Postfix's own scache, if there is one; \"\" is none")
 	flags.BoolVar(&o.Floor, "floor", true, "compare with the floor, if there is a C compiler")
 	flags.BoolVar(&o.Calls, "calls", true, "count system calls in a further short round, if there is perf or strace")
 
@@ -135,9 +135,10 @@ func (o *Options) complete(workloads, sweeps string, rest []string) error {
 		}
 		o.Sweeps = append(o.Sweeps, name)
 	}
-	if o.Versus == stockBinary {
-		if _, err := os.Stat(o.Versus); err != nil {
-			o.Versus = ""
+	if o.Versus == installed {
+		var err error
+		if o.Versus, err = lab.StockScache(); err != nil && !errors.Is(err, lab.ErrNotInstalled) {
+			return err
 		}
 	}
 	switch {
