@@ -18,7 +18,7 @@ import (
 )
 
 // serve is "scache serve": the cache without master(8), in the foreground. It
-// returns the exit status: 0 after SIGINT or SIGTERM, 1 if it could not serve, 2 for
+// returns the exit status: 0 after SIGINT, SIGTERM or SIGHUP, 1 if it could not serve, 2 for
 // a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)

@@ -131,11 +131,12 @@ func (l *Loop) Wait(timeout time.Duration) error {
 }
 
 // Dispatch calls the handlers that wanted another call, then those that Wait has
-// found ready.
+// found ready: so many of either at most.
 func (l *Loop) Dispatch() {
 	again := l.again
-	l.again = l.spare[:0]
-	for _, fd := range again {
+	n := min(len(again), eventsPerTurn)
+	l.again = append(l.spare[:0], again[n:]...) // the rest, in order, in later turns
+	for _, fd := range again[:n] {
 		l.table[fd].queued = false
 		l.call(fd, false)
 	}

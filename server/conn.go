@@ -264,9 +264,13 @@ func (c *conn) fail(err error) {
 // sent and nobody took is closed.
 func (c *conn) close() {
 	c.session.abandon()
+	if c.in.fd >= 0 {
+		c.server.closer.close(c.in.fd)
+		c.in.fd = -1
+	}
 	c.server.timers.Stop(&c.timer)
 	c.server.loop.Remove(c.fd)
-	unix.Close(c.fd)
+	c.server.closer.closeClient(c.fd)
 	c.fd = -1
 	c.server.departed(c)
 }

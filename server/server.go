@@ -195,7 +195,7 @@ func (s *Server) Adopt(fd int) error {
 	return s.admit(c)
 }
 
-// readClock sets the time of this turn; nothing else in a turn reads the clock.
+// readClock sets the time of this turn; nothing that expires looks at another one.
 func (s *Server) readClock() {
 	s.elapsed = time.Since(s.started)
 	s.cache.now = timerwheel.Tick(s.elapsed / tick)

@@ -317,6 +317,72 @@ func TestLingeringCloseBlocksNobody(t *testing.T) {
 	}
 }
 
+// A client that vanishes with such a connection unread in its socket stops the
+// server as little, and what is no socket does not wait behind what lingers.
+func TestLingeringUnreadBlocksNobody(t *testing.T) {
+	r := run(t, nil)
+	neighbour, client := r.dial(), r.dial()
+	defer unix.Close(neighbour)
+	pipe := make([]int, 2)
+	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	say(neighbour, "request\x00save_endp\x00ttl\x001\x00label\x00pipe\x00property\x00\x00\x00")
+	expect(t, neighbour, "dummy\x00\x00\x00")
+	sendRights(t, neighbour, "\x00", pipe[1])
+	expect(t, neighbour, "status\x000\x00\x00")
+	unix.Close(pipe[1])
+
+	conn, peer := lingering(t)
+	defer peer.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// So many requests that the server does not get to the descriptor behind
+	// them: it stops reading while its replies are not read.
+	unix.SetNonblock(client, true)
+	request := []byte(strings.Repeat(find("x"), 100))
+	for err = nil; err == nil; {
+		_, err = unix.Write(client, request)
+	}
+	for err = unix.EAGAIN; err == unix.EAGAIN; {
+		raw.Control(func(fd uintptr) { err = unix.Sendmsg(client, []byte{0}, unix.UnixRights(int(fd)), nil, 0) })
+		if err == unix.EAGAIN { // no room: read some replies
+			read(client, make([]byte, 1<<14))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	unix.Close(client)
+	for range 100 {
+		say(neighbour, find("x"))
+		expect(t, neighbour, miss)
+		time.Sleep(time.Millisecond)
+	}
+	if n, err := read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("%d, %v; want the end of file of the pipe that has expired", n, err)
+	}
+}
+
+// What follows a descriptor where none belongs is not reported by the kernel. It is
+// answered all the same.
+func TestBehindAMisplacedDescriptor(t *testing.T) {
+	r := run(t, nil)
+	client := r.dial()
+	defer unix.Close(client)
+	file, _ := socketPair(t)
+	for range 20 {
+		// Most often both are there before the server reads the first.
+		sendRights(t, client, find("x"), file)
+		say(client, find("y"))
+		expect(t, client, miss+miss)
+	}
+}
+
 // lingering returns a connection whose close blocks for a minute.
 func lingering(t *testing.T) (conn *net.TCPConn, peer net.Conn) {
 	t.Helper()

@@ -22,7 +22,8 @@
 // # Cost
 //
 // Every operation takes the same time however much is stored, but for a find
-// that passes over bindings whose endpoints have no connection. Records are
+// that passes over bindings whose endpoints have no connection, and for putting
+// back behind others that were put back before. Records are
 // recycled: in the steady state nothing is allocated.
 //
 // The model is Postfix's global/scache_multi.c.

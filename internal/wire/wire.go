@@ -45,8 +45,9 @@ func (w *Wire) Receive(socket int, buffer []byte) (n int, err error) {
 	return int(r), nil
 }
 
-// ReceiveDescriptor is Receive with a descriptor: fd came with the last of the n
-// bytes, is close-on-exec and owned by the caller, or is -1. lost says that a client
+// ReceiveDescriptor is Receive with a descriptor, which is close-on-exec and owned by
+// the caller, or -1. With a buffer of one byte it is that byte's; else it came with
+// one of the last. lost says that a client
 // sent more descriptors than this one, or one that we had no room for.
 func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost bool, err error) {
 	w.prepare(&buffer[0], len(buffer))
@@ -114,12 +115,12 @@ func Accept(listener int) (int, error) {
 	return int(fd), nil
 }
 
-// ClosesAtOnce reports whether fd is a socket and does not linger when it is
-// closed.
-func ClosesAtOnce(fd int) bool {
+// Lingers reports whether fd is a socket, and whether close(2) of it may wait for
+// data to be acknowledged.
+func Lingers(fd int) (socket, lingers bool) {
 	var linger unix.Linger
 	size := uint32(unsafe.Sizeof(linger))
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
 		uintptr(unsafe.Pointer(&linger)), uintptr(unsafe.Pointer(&size)), 0)
-	return errno == 0 && linger.Onoff == 0
+	return errno == 0, linger.Onoff != 0
 }

@@ -69,6 +69,26 @@ func TestReceiveStopsBehindADescriptor(t *testing.T) {
 	}
 }
 
+// The same where no descriptor is asked for: it is closed, and there is more.
+func TestPlainReceiveStopsBehindADescriptorToo(t *testing.T) {
+	a, b := socketPair(t)
+	file, _ := socketPair(t)
+	before := openFDs(t)
+	unix.Write(b, []byte("abc"))
+	sendRights(t, b, "\x00", file)
+	unix.Write(b, []byte("def"))
+	var w Wire
+	buffer := make([]byte, 100)
+	for _, want := range []int{4, 3} {
+		if n, err := w.Receive(a, buffer); n != want || err != nil {
+			t.Errorf("%d bytes, %v; want %d", n, err, want)
+		}
+	}
+	if after := openFDs(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
 func TestSurplusDescriptorsAreClosed(t *testing.T) {
 	a, b := socketPair(t)
 	file, _ := socketPair(t)
