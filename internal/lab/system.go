@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
@@ -69,7 +68,7 @@ func StockScache() (string, error) {
 	if _, err := os.Stat(path); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotInstalled, err)
 	}
-	if _, err := buildinfo.ReadFile(path); err == nil {
+	if IsGo(path) {
 		return "", fmt.Errorf("lab: %s is not Postfix's own scache: it is written in Go", path)
 	}
 	return path, nil

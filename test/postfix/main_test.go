@@ -34,18 +34,12 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%v\nThese tests need it: `make test` installs Debian's package first.\n", err)
 		return 1
 	}
-	if binary = os.Getenv("SCACHE_BINARY"); binary == "" {
-		dir, err := os.MkdirTemp("", "scache-test-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = lab.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	var remove func()
+	if binary, remove, err = lab.UnderTest(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
+	defer remove()
 	stock = sameFile(binary, own)
 	return m.Run()
 }

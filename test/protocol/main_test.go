@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"context"
-	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,21 +37,16 @@ func run(m *testing.M) int {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		f.Value.Set("12")
 	}
-	if binary = os.Getenv("SCACHE_BINARY"); binary == "" {
-		dir, err := os.MkdirTemp("", "scachebin")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = lab.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	var (
+		remove func()
+		err    error
+	)
+	if binary, remove, err = lab.UnderTest(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	// Postfix's is not written in Go.
-	_, err := buildinfo.ReadFile(binary)
-	stock = err != nil
+	defer remove()
+	stock = !lab.IsGo(binary)
 	return m.Run()
 }
 
