@@ -132,7 +132,7 @@ func listen(path string, mode uint32) (fd int, remove func(), err error) {
 	if err := clear(path); err != nil {
 		return -1, nil, err
 	}
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, nil, fmt.Errorf("socket: %w", err)
 	}

@@ -18,8 +18,8 @@ type Daemon struct {
 	Program string // scache, or whatever argv[0] is
 	Service string // the name in master.cf's first column
 
-	// Listeners are the listening sockets, close-on-exec and non-blocking; the
-	// caller owns them. None with -S.
+	// Listeners are the listening sockets, close-on-exec; the caller owns them.
+	// None with -S.
 	Listeners []int
 	// Stdin asks to serve exactly one client: requests on descriptor 0, answers
 	// on descriptor 1. There is no Status then.

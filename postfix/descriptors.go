@@ -40,7 +40,7 @@ func adoptDescriptors(n int) (listeners []int, err error) {
 	return listeners, nil
 }
 
-// adoptListener makes sure that accept(2) on fd can be called and cannot block.
+// adoptListener makes sure that accept(2) can be called on fd.
 func adoptListener(fd int) error {
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
@@ -50,7 +50,7 @@ func adoptListener(fd int) error {
 		return errors.New("not listening")
 	}
 	unix.CloseOnExec(fd)
-	return unix.SetNonblock(fd, true)
+	return nil
 }
 
 // ignoreSignals keeps the process from dying of a peer that left or of a file
