@@ -16,6 +16,7 @@
 // by one look at each level's bitmap. When the wheel's time enters a slot of a
 // higher level, that slot's timers move down, at most once a level in their life.
 // Eleven levels of six bits cover every uint64, so there is no overflow case.
+// A slot's timers stand in the order in which they were set.
 package timerwheel
 
 import "math/bits"
@@ -35,7 +36,13 @@ type Timer[T any] struct {
 	owner T
 	when  Tick
 	next  *Timer[T]
-	link  **Timer[T] // what points at this timer: a list's head or its neighbour's next; nil when stopped
+	link  **Timer[T] // what points at this timer: a list's first or its neighbour's next; nil when stopped
+}
+
+// list is timers in the order in which they came. It must not be copied.
+type list[T any] struct {
+	first *Timer[T]
+	end   **Timer[T] // where the next one is linked; of no meaning while the list is empty
 }
 
 // Pending reports whether the timer is set, or due and not yet taken by Expired.
@@ -44,13 +51,14 @@ func (t *Timer[T]) Pending() bool { return t.link != nil }
 // When returns the time of the last Set.
 func (t *Timer[T]) When() Tick { return t.when }
 
-// Wheel is a set of timers. The zero Wheel is empty and stands at tick 0.
+// Wheel is a set of timers. The zero Wheel is empty and stands at tick 0. It must not
+// be copied.
 type Wheel[T any] struct {
 	now      Tick
 	len      int
-	due      *Timer[T]
+	due      list[T]
 	occupied [levels]uint64 // a bit for each slot that holds a timer
-	slot     [levels][slots]*Timer[T]
+	slot     [levels][slots]list[T]
 }
 
 // Now returns the time of the last Advance.
@@ -73,14 +81,17 @@ func (w *Wheel[T]) Stop(t *Timer[T]) {
 	if t.link == nil {
 		return
 	}
-	unlink(t)
 	w.len--
-	if t.when > w.now {
-		// The highest differing bit is the same as when t was placed:
-		// see Advance for why time passing does not change it.
-		if level, slot := w.position(t.when); w.slot[level][slot] == nil {
-			w.occupied[level] &^= 1 << slot
-		}
+	if t.when <= w.now {
+		w.due.remove(t)
+		return
+	}
+	// The highest differing bit is the same as when t was placed: see Advance
+	// for why time passing does not change it.
+	level, slot := w.position(t.when)
+	w.slot[level][slot].remove(t)
+	if w.slot[level][slot].first == nil {
+		w.occupied[level] &^= 1 << slot
 	}
 }
 
@@ -95,13 +106,13 @@ func (w *Wheel[T]) Advance(now Tick) {
 		// Enter the slot: with the wheel's time at its start, its timers
 		// are due or belong on a lower level.
 		slot := w.index(start, level)
-		list := w.slot[level][slot]
-		w.slot[level][slot] = nil
+		next := w.slot[level][slot].first
+		w.slot[level][slot].first = nil
 		w.occupied[level] &^= 1 << slot
 		w.now = start
-		for list != nil {
-			t := list
-			list = t.next
+		for next != nil {
+			t := next
+			next = t.next
 			w.place(t)
 		}
 	}
@@ -114,12 +125,37 @@ func (w *Wheel[T]) Advance(now Tick) {
 // Expired takes one due timer out of the wheel and returns its owner; ok is
 // false when none is left. Timers of one tick come in no particular order.
 func (w *Wheel[T]) Expired() (owner T, ok bool) {
-	t := w.due
+	t := w.due.first
 	if t == nil {
 		return owner, false
 	}
-	unlink(t)
+	w.due.remove(t)
 	w.len--
+	return t.owner, true
+}
+
+// soonestLook is how many timers of a slot Soonest looks at.
+const soonestLook = 64
+
+// Soonest returns the owner of the timer that is due first, which stays in the wheel;
+// ok is false when the wheel is empty. With more timers than 64 in the slot that is
+// entered next it is right only if the earliest was among the first of them to be
+// set, as it is when all are set for the same time ahead; else its time is off by
+// less than that slot spans.
+func (w *Wheel[T]) Soonest() (owner T, ok bool) {
+	t := w.due.first
+	if t == nil {
+		level, start, any := w.first()
+		if !any {
+			return owner, false
+		}
+		t = w.slot[level][w.index(start, level)].first
+		for other, n := t.next, 1; other != nil && n < soonestLook; other, n = other.next, n+1 {
+			if other.when < t.when {
+				t = other
+			}
+		}
+	}
 	return t.owner, true
 }
 
@@ -128,7 +164,7 @@ func (w *Wheel[T]) Expired() (owner T, ok bool) {
 // away, possibly the earlier time at which it moves to a lower level: a timer
 // causes at most one such wake-up a level.
 func (w *Wheel[T]) Next() (Tick, bool) {
-	if w.due != nil {
+	if w.due.first != nil {
 		return w.now, true
 	}
 	_, start, ok := w.first()
@@ -151,11 +187,11 @@ func (w *Wheel[T]) first() (level int, start Tick, ok bool) {
 // place puts t, which is in no list, where its time belongs.
 func (w *Wheel[T]) place(t *Timer[T]) {
 	if t.when <= w.now {
-		push(&w.due, t)
+		w.due.add(t)
 		return
 	}
 	level, slot := w.position(t.when)
-	push(&w.slot[level][slot], t)
+	w.slot[level][slot].add(t)
 	w.occupied[level] |= 1 << slot
 }
 
@@ -169,18 +205,21 @@ func (w *Wheel[T]) index(when Tick, level int) int {
 	return int(when >> (level * slotBits) % slots)
 }
 
-func push[T any](head **Timer[T], t *Timer[T]) {
-	t.next, t.link = *head, head
-	if t.next != nil {
-		t.next.link = &t.next
+func (l *list[T]) add(t *Timer[T]) {
+	if l.first == nil {
+		l.end = &l.first
 	}
-	*head = t
+	t.next, t.link = nil, l.end
+	*l.end = t
+	l.end = &t.next
 }
 
-func unlink[T any](t *Timer[T]) {
+func (l *list[T]) remove(t *Timer[T]) {
 	*t.link = t.next
 	if t.next != nil {
 		t.next.link = t.link
+	} else {
+		l.end = t.link
 	}
 	t.next, t.link = nil, nil
 }

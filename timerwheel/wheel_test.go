@@ -149,6 +149,9 @@ func check(t *rapid.T, wheel *Wheel[*item], naive *twin, items []item) {
 	if ok && (next > earliest || next < wheel.Now()) {
 		t.Fatalf("Next() = %d, later than the earliest deadline %d or before now %d", next, earliest, wheel.Now())
 	}
+	if soonest, ok := wheel.Soonest(); ok != any || ok && max(soonest.timer.When(), wheel.Now()) != earliest {
+		t.Fatalf("Soonest() = %v, %v, want one of %d", soonest, ok, earliest)
+	}
 	if ok && earliest^wheel.Now() < slots && next != earliest {
 		t.Fatalf("Next() = %d, want exactly %d on the lowest level", next, earliest)
 	}
@@ -175,6 +178,24 @@ func TestNextWakesAtMostOnceALevel(t *testing.T) {
 			t.Fatalf("expired at %d instead of %d", wheel.Now(), when)
 		}
 	})
+}
+
+// However many there are: as long as all are set for the same time ahead.
+func TestSoonestOfMany(t *testing.T) {
+	var wheel Wheel[*item]
+	items := make([]item, 10*soonestLook)
+	for i := range items {
+		items[i].id = i
+		wheel.Advance(Tick(i / 3))
+		wheel.Set(&items[i].timer, &items[i], wheel.Now()+5000)
+	}
+	for i := range items {
+		it, _ := wheel.Soonest()
+		if it.timer.When() != items[i].timer.When() {
+			t.Fatalf("number %d is due at %d, want %d", i, it.timer.When(), items[i].timer.When())
+		}
+		wheel.Stop(&it.timer)
+	}
 }
 
 func TestNothingIsAllocated(t *testing.T) {
