@@ -18,20 +18,64 @@ type binding struct {
 	property, through int // where the property begins and ends in text
 
 	previous, next *binding // of the same destination, in the order of first saving
-	timer          timerwheel.Timer[*binding]
+	deadline       Tick
+	timer          timerwheel.Timer[*binding] // set for deadline, or for an earlier one
 	indexed        node[*binding]
 }
 
 // SaveDestination binds a destination to an endpoint until deadline. All texts are
 // copied. A binding that exists keeps its place and gets the new deadline, be it
-// later or earlier.
-func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline Tick) {
+// later or earlier. It returns false if there is no room.
+func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline Tick) bool {
 	hash := s.bindingHash(destination, property, endpoint)
 	b := s.lookupBinding(hash, destination, property, endpoint)
 	if b == nil {
+		if !s.makeRoomForBinding(destination, property, endpoint) {
+			return false
+		}
 		b = s.bind(hash, destination, property, endpoint)
 	}
-	s.bindingTimers.Set(&b.timer, b, deadline)
+	// A refresh leaves the timer alone, and with it its neighbours in the wheel:
+	// that is left to the one time when it is due.
+	b.deadline = deadline
+	if !b.timer.Pending() || deadline < b.timer.When() {
+		s.bindingTimers.Set(&b.timer, b, deadline)
+	}
+	return true
+}
+
+// Displaced returns how many bindings were dropped to make room.
+func (s *Store) Displaced() int { return s.displaced }
+
+func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool {
+	d := s.lookupDestination(destination)
+	if limit := s.Limits.PerDestination; d != nil && limit > 0 && d.bindings >= limit {
+		s.displace(d.first)
+	}
+	for limit := s.Limits.Bindings; limit > 0 && s.size.Bindings >= limit; {
+		b, _ := s.soonestBinding()
+		s.displace(b)
+	}
+	// A name is stored with its binding and, if it is new, by itself.
+	return s.makeRoom(2*len(destination) + len(property) + 2*len(endpoint))
+}
+
+// soonestBinding returns the binding that expires first.
+func (s *Store) soonestBinding() (b *binding, ok bool) {
+	const tries = 64 // so many timers may have to be put right
+	for range tries {
+		b, ok = s.bindingTimers.Soonest()
+		if !ok || b.timer.When() == b.deadline {
+			break
+		}
+		s.bindingTimers.Set(&b.timer, b, b.deadline)
+	}
+	return b, ok
+}
+
+func (s *Store) displace(b *binding) {
+	s.displaced++
+	s.dropBinding(b)
 }
 
 // bind makes a binding, the last of its destination, and the destination if need
@@ -43,6 +87,7 @@ func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *bindi
 	b.endpoint = s.refer(endpoint)
 	s.bindings.add(&b.indexed, b, hash)
 	s.size.Bindings++
+	s.size.Text += len(b.text)
 
 	d := s.lookupDestination(destination)
 	if d == nil {
@@ -50,7 +95,9 @@ func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *bindi
 		d.label = remember(d.label, destination)
 		s.destinations.add(&d.indexed, d, s.hash(destination))
 		s.size.Destinations++
+		s.size.Text += len(destination)
 	}
+	d.bindings++
 	b.destination = d
 	b.previous = d.last
 	if d.last != nil {
@@ -77,15 +124,18 @@ func (s *Store) dropBinding(b *binding) {
 		d.last = b.previous
 	}
 	b.previous, b.next, b.destination = nil, nil, nil
+	d.bindings--
 	if d.first == nil {
 		s.destinations.remove(&d.indexed)
 		s.size.Destinations--
+		s.size.Text -= len(d.label)
 		d.label = trim(d.label)
 		s.freeDestinations.give(d)
 	}
 
 	s.bindings.remove(&b.indexed)
 	s.size.Bindings--
+	s.size.Text -= len(b.text)
 	s.release(b.endpoint)
 	b.endpoint = nil
 	b.text = trim(b.text)

@@ -7,10 +7,10 @@ import "github.com/scache/scache/timerwheel"
 //
 //	Prepare -> outside -> Save -> in the store -> Find... -> outside
 //	           outside -> PutBack -> in the store
-//	           outside -> Release
+//	           outside -> Discard or Release
 //
 // A Connection that is outside belongs to the caller, together with its
-// descriptor, and ends in exactly one of Save, PutBack and Release.
+// descriptor, and ends in exactly one of Save, PutBack, Discard and Release.
 type Connection struct {
 	endpoint *endpoint
 	property []byte
@@ -28,10 +28,21 @@ func (c *Connection) FD() int { return c.fd }
 // a view that ends with the Connection.
 func (c *Connection) Property() []byte { return c.property }
 
+// Serial returns a number that no other saving has.
+func (c *Connection) Serial() uint64 { return c.serial }
+
+// Stored reports whether the Connection is in the store.
+func (c *Connection) Stored() bool { return c.timer.Pending() }
+
 // Prepare makes a Connection, with no descriptor yet, that can be saved under an
-// endpoint. The caller owns it; both texts are copied.
+// endpoint. The caller owns it; both texts are copied. It is nil if there is no room
+// for them.
 func (s *Store) Prepare(endpoint, property []byte) *Connection {
+	if !s.makeRoom(len(endpoint) + len(property)) {
+		return nil
+	}
 	c := s.freeConnections.take()
+	s.size.Text += len(property)
 	c.fd = -1
 	c.property = remember(c.property, property)
 	c.endpoint = s.refer(endpoint)
@@ -41,21 +52,42 @@ func (s *Store) Prepare(endpoint, property []byte) *Connection {
 // Save puts a prepared Connection into the store until deadline, as the newest of
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
+	if limit := s.Limits.PerEndpoint; limit > 0 && c.endpoint.connections >= limit {
+		s.Remove(c.endpoint.soonest(), Evicted)
+	}
+	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
+		s.Evict()
+	}
 	s.saved++
 	c.fd, c.serial = fd, s.saved
 	s.insert(c, deadline)
+}
+
+// Evict closes the connection that would expire first. It returns false if there is
+// none.
+func (s *Store) Evict() bool {
+	c, ok := s.connectionTimers.Soonest()
+	if ok {
+		s.Remove(c, Evicted)
+	}
+	return ok
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
 // deadline that it had. If that has passed, its descriptor is closed as expired.
 func (s *Store) PutBack(c *Connection) {
 	if c.timer.When() <= s.connectionTimers.Now() {
-		fd := c.fd
-		s.Release(c)
-		s.close(fd, Expired)
+		s.Discard(c, Expired)
 		return
 	}
 	s.insert(c, c.timer.When())
+}
+
+// Discard ends a Connection that is outside the store, and closes its descriptor.
+func (s *Store) Discard(c *Connection, why Reason) {
+	fd := c.fd
+	s.Release(c)
+	s.close(fd, why)
 }
 
 // Release ends a Connection that is outside the store, when it never had a
@@ -63,22 +95,29 @@ func (s *Store) PutBack(c *Connection) {
 func (s *Store) Release(c *Connection) {
 	s.release(c.endpoint)
 	c.endpoint = nil
+	s.size.Text -= len(c.property)
 	c.property = trim(c.property)
 	s.freeConnections.give(c)
 }
 
-// FindEndpoint takes the endpoint's oldest connection out of the store. It returns
-// nil when there is none.
+// Remove ends a connection that is in the store, and closes its descriptor.
+func (s *Store) Remove(c *Connection, why Reason) {
+	s.remove(c)
+	s.Discard(c, why)
+}
+
+// FindEndpoint takes the endpoint's oldest connection out of the store, or the newest
+// if that is the Order. It returns nil when there is none.
 func (s *Store) FindEndpoint(endpoint []byte) *Connection {
 	e := s.lookupEndpoint(endpoint)
 	if e == nil || e.oldest == nil {
 		return nil
 	}
-	return s.takeOldest(e)
+	return s.take(e)
 }
 
-// FindDestination takes a connection out of the store: the oldest of the first of
-// the destination's bindings whose endpoint has one. property is the binding's, a
+// FindDestination takes a connection out of the store: what FindEndpoint finds for
+// the first of the destination's bindings whose endpoint has one. property is the binding's, a
 // view that ends with the next call of the store. The binding stays as it is. The
 // result is nil when there is no such connection. passed is the number of bindings
 // that were looked at in vain.
@@ -89,25 +128,20 @@ func (s *Store) FindDestination(destination []byte) (c *Connection, property []b
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			return s.takeOldest(b.endpoint), b.text[b.property:b.through], passed
+			return s.take(b.endpoint), b.text[b.property:b.through], passed
 		}
 		passed++
 	}
 	return nil, nil, passed
 }
 
-func (s *Store) takeOldest(e *endpoint) *Connection {
+func (s *Store) take(e *endpoint) *Connection {
 	c := e.oldest
+	if s.Order == NewestFirst {
+		c = e.newest
+	}
 	s.remove(c)
 	return c
-}
-
-// closeConnection ends a connection that is in the store.
-func (s *Store) closeConnection(c *Connection, why Reason) {
-	fd := c.fd
-	s.remove(c)
-	s.Release(c)
-	s.close(fd, why)
 }
 
 // insert links c into its endpoint by its serial number, and starts its time. Its
@@ -132,9 +166,10 @@ func (s *Store) insert(c *Connection, deadline Tick) {
 	} else {
 		e.newest = c
 	}
-	if e.oldest == e.newest {
+	if e.connections == 0 {
 		s.size.Endpoints++
 	}
+	e.connections++
 	s.size.Connections++
 	s.connectionTimers.Set(&c.timer, c, deadline)
 }
@@ -153,7 +188,8 @@ func (s *Store) remove(c *Connection) {
 		e.newest = c.older
 	}
 	c.older, c.newer = nil, nil
-	if e.oldest == nil {
+	e.connections--
+	if e.connections == 0 {
 		s.size.Endpoints--
 	}
 	s.size.Connections--

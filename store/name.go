@@ -6,6 +6,7 @@ import "bytes"
 type endpoint struct {
 	label          []byte
 	oldest, newest *Connection
+	connections    int
 	references     int
 	indexed        node[*endpoint]
 }
@@ -17,6 +18,7 @@ func (s *Store) refer(label []byte) *endpoint {
 	if e == nil {
 		e = s.freeEndpoints.take()
 		e.label = remember(e.label, label)
+		s.size.Text += len(label)
 		s.endpoints.add(&e.indexed, e, s.hash(label))
 	}
 	e.references++
@@ -28,8 +30,22 @@ func (s *Store) release(e *endpoint) {
 		return
 	}
 	s.endpoints.remove(&e.indexed)
+	s.size.Text -= len(e.label)
 	e.label = trim(e.label)
 	s.freeEndpoints.give(e)
+}
+
+// soonest returns the connection that expires first, the oldest of several. They
+// stand in the order of saving, which is that of expiring unless their times to live
+// differ.
+func (e *endpoint) soonest() *Connection {
+	soonest := e.oldest
+	for c := soonest.newer; c != nil; c = c.newer {
+		if c.timer.When() < soonest.timer.When() {
+			soonest = c
+		}
+	}
+	return soonest
 }
 
 func (s *Store) lookupEndpoint(label []byte) *endpoint {
@@ -45,6 +61,7 @@ func (s *Store) lookupEndpoint(label []byte) *endpoint {
 type destination struct {
 	label       []byte
 	first, last *binding
+	bindings    int
 	indexed     node[*destination]
 }
 

@@ -22,9 +22,15 @@
 // # Cost
 //
 // Every operation takes the same time however much is stored, but for a find
-// that passes over bindings whose endpoints have no connection, and for putting
-// back behind others that were put back before. Records are
-// recycled: in the steady state nothing is allocated.
+// that passes over bindings whose endpoints have no connection, for putting
+// back behind others that were put back before, and for a save at an endpoint that
+// has as many connections as it may. Records are recycled: in the steady state
+// nothing is allocated.
+//
+// # Bounds
+//
+// [Limits] bound what is stored. A save for which there is no room makes room: what
+// would expire first is dropped.
 //
 // The model is Postfix's global/scache_multi.c.
 package store
@@ -42,16 +48,46 @@ type Tick = timerwheel.Tick
 type Reason int
 
 const (
-	Expired  Reason = iota // its time to live is over
-	Shutdown               // Clear was called
+	Expired     Reason = iota // its time to live is over
+	Evicted                   // there was no room
+	HungUp                    // the far end has closed it
+	Unsolicited               // the far end spoke unasked
+	Shutdown                  // Clear was called
+	Reasons                   // how many there are
+)
+
+func (r Reason) String() string {
+	return [...]string{"expired", "evicted", "hung-up", "unsolicited", "shutdown"}[r]
+}
+
+// Limits bound what is stored. Zero is no bound.
+type Limits struct {
+	Connections    int // in all
+	PerEndpoint    int // connections of one endpoint
+	Bindings       int // in all
+	PerDestination int // bindings of one destination
+	Text           int // bytes of labels and properties in all
+}
+
+// Order tells which connection of an endpoint is found.
+type Order int
+
+const (
+	OldestFirst Order = iota // first in, first out
+	NewestFirst              // last in, first out: what is not needed ages and expires
 )
 
 // Store is a connection cache. It must be used by one goroutine only.
 type Store struct {
+	Limits Limits // holds for saves from now on
+	Order  Order
+
 	close func(fd int, why Reason)
 	seed  maphash.Seed
 	size  Size
 	saved uint64 // connections saved so far
+
+	displaced int // bindings dropped to make room
 
 	destinations index[*destination]
 	bindings     index[*binding]
@@ -73,6 +109,7 @@ type Size struct {
 	Bindings     int
 	Endpoints    int // that have a connection
 	Connections  int
+	Text         int // bytes of labels and properties, also of connections that are outside
 }
 
 // New returns an empty store, at tick 0. close is called with each descriptor
@@ -96,11 +133,15 @@ func (s *Store) Size() Size { return s.size }
 func (s *Store) Advance(now Tick) {
 	s.connectionTimers.Advance(now)
 	for c, ok := s.connectionTimers.Expired(); ok; c, ok = s.connectionTimers.Expired() {
-		s.closeConnection(c, Expired)
+		s.Remove(c, Expired)
 	}
 	s.bindingTimers.Advance(now)
 	for b, ok := s.bindingTimers.Expired(); ok; b, ok = s.bindingTimers.Expired() {
-		s.dropBinding(b)
+		if b.deadline > now {
+			s.bindingTimers.Set(&b.timer, b, b.deadline)
+		} else {
+			s.dropBinding(b)
+		}
 	}
 }
 
@@ -132,10 +173,27 @@ func (s *Store) Clear() {
 			e := chain.item
 			chain = chain.next
 			for e.oldest != nil {
-				s.closeConnection(e.oldest, Shutdown)
+				s.Remove(e.oldest, Shutdown)
 			}
 		}
 	}
+}
+
+// makeRoom makes room for so many bytes of text, and reports whether there is.
+func (s *Store) makeRoom(text int) bool {
+	for s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text {
+		c, connection := s.connectionTimers.Soonest()
+		b, binding := s.soonestBinding()
+		switch {
+		case connection && (!binding || c.timer.When() <= b.deadline):
+			s.Remove(c, Evicted)
+		case binding:
+			s.displace(b)
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Store) hash(label []byte) uint64 { return maphash.Bytes(s.seed, label) }

@@ -11,6 +11,8 @@ import (
 // twin is the cache as the manual page describes it, written without caring for
 // speed: everything in one list, in the order of saving.
 type twin struct {
+	limits      Limits
+	order       Order
 	now         Tick
 	connections []twinConnection
 	bindings    []twinBinding
@@ -35,11 +37,69 @@ func (w *twin) saveDestination(b twinBinding) {
 			return
 		}
 	}
+	mine := slices.IndexFunc(w.bindings, func(a twinBinding) bool { return a.destination == b.destination })
+	if limit := w.limits.PerDestination; limit > 0 && w.count(b.destination) >= limit {
+		w.bindings = slices.Delete(w.bindings, mine, mine+1)
+	}
+	if limit := w.limits.Bindings; limit > 0 && len(w.bindings) >= limit {
+		w.dropSoonestBinding()
+	}
 	w.bindings = append(w.bindings, b)
 }
 
+func (w *twin) count(destination string) (n int) {
+	for _, b := range w.bindings {
+		if b.destination == destination {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *twin) dropSoonestBinding() {
+	i := soonest(w.bindings, func(b twinBinding) (Tick, bool) { return b.deadline, true })
+	w.bindings = slices.Delete(w.bindings, i, i+1)
+}
+
+// soonest returns the index of what has the earliest deadline, or -1.
+func soonest[T any](all []T, deadline func(T) (Tick, bool)) int {
+	index, earliest := -1, Tick(0)
+	for i, item := range all {
+		if d, ok := deadline(item); ok && (index < 0 || d < earliest) {
+			index, earliest = i, d
+		}
+	}
+	return index
+}
+
+// evict makes room for a connection, and returns the descriptors that are closed.
+func (w *twin) evict(endpoint string) (closed []int) {
+	drop := func(i int) {
+		closed = append(closed, w.connections[i].fd)
+		w.connections = slices.Delete(w.connections, i, i+1)
+	}
+	at := func(c twinConnection) (Tick, bool) { return c.deadline, c.endpoint == endpoint }
+	n := 0
+	for _, c := range w.connections {
+		if c.endpoint == endpoint {
+			n++
+		}
+	}
+	if limit := w.limits.PerEndpoint; limit > 0 && n >= limit {
+		drop(soonest(w.connections, at))
+	}
+	for limit := w.limits.Connections; limit > 0 && len(w.connections) >= limit; {
+		drop(soonest(w.connections, func(c twinConnection) (Tick, bool) { return c.deadline, true }))
+	}
+	return closed
+}
+
 func (w *twin) findEndpoint(endpoint string) (c twinConnection, ok bool) {
-	for i, c := range w.connections {
+	connections := slices.All(w.connections)
+	if w.order == NewestFirst {
+		connections = slices.Backward(w.connections)
+	}
+	for i, c := range connections {
 		if c.endpoint == endpoint {
 			w.connections = slices.Delete(w.connections, i, i+1)
 			return c, true
@@ -85,7 +145,31 @@ func (w *twin) size() Size {
 	for _, c := range w.connections {
 		endpoints[c.endpoint] = true
 	}
-	return Size{len(destinations), len(w.bindings), len(endpoints), len(w.connections)}
+	return Size{Destinations: len(destinations), Bindings: len(w.bindings), Endpoints: len(endpoints), Connections: len(w.connections)}
+}
+
+// text counts the bytes of labels and properties; outside are the connections that
+// are not in the store, whose texts are kept as well.
+func (w *twin) text(outside []found) (n int) {
+	endpoints, destinations := map[string]bool{}, map[string]bool{}
+	for _, b := range w.bindings {
+		n += len(b.destination) + len(b.property) + len(b.endpoint)
+		destinations[b.destination], endpoints[b.endpoint] = true, true
+	}
+	connections := slices.Clone(w.connections)
+	for _, f := range outside {
+		connections = append(connections, f.twin)
+	}
+	for _, c := range connections {
+		n += len(c.property)
+		endpoints[c.endpoint] = true
+	}
+	for _, names := range []map[string]bool{endpoints, destinations} {
+		for name := range names {
+			n += len(name)
+		}
+	}
+	return n
 }
 
 func (w *twin) next() (next Tick, ok bool) {
@@ -106,7 +190,9 @@ func (w *twin) next() (next Tick, ok bool) {
 type machine struct {
 	store  *Store
 	twin   twin
-	closed []int        // by the store, since last looked at
+	closed []int  // by the store, since last looked at
+	why    Reason // of the last one
+	used   map[Tick]bool
 	inside map[int]bool // descriptors that were saved and have not left
 	found  []found      // outside, not yet released or put back
 	serial int
@@ -118,11 +204,21 @@ type found struct {
 }
 
 func newMachine(t *rapid.T) *machine {
-	m := &machine{inside: map[int]bool{}}
+	m := &machine{inside: map[int]bool{}, used: map[Tick]bool{}}
 	m.store = New(func(fd int, why Reason) {
 		m.leaves(t, fd)
 		m.closed = append(m.closed, fd)
+		m.why = why
 	})
+	limit := rapid.SampledFrom([]int{0, 0, 1, 2, 5})
+	m.twin.limits = Limits{
+		Connections:    limit.Draw(t, "limit"),
+		PerEndpoint:    limit.Draw(t, "limit per endpoint"),
+		Bindings:       limit.Draw(t, "limit of bindings"),
+		PerDestination: limit.Draw(t, "limit per destination"),
+	}
+	m.twin.order = rapid.SampledFrom([]Order{OldestFirst, NewestFirst}).Draw(t, "order")
+	m.store.Limits, m.store.Order = m.twin.limits, m.twin.order
 	return m
 }
 
@@ -146,8 +242,14 @@ var (
 	aProperty = rapid.SampledFrom([]string{"", "p", "q\nr"})
 )
 
+// deadline draws a deadline that nothing else has, so that there is one that is first.
 func (m *machine) deadline(t *rapid.T) Tick {
-	return m.twin.now + Tick(rapid.IntRange(1, 100).Draw(t, "ttl"))
+	deadline := m.twin.now + Tick(rapid.IntRange(1, 100).Draw(t, "ttl"))
+	for m.used[deadline] {
+		deadline++
+	}
+	m.used[deadline] = true
+	return deadline
 }
 
 func (m *machine) saveEndpoint(t *rapid.T) {
@@ -155,8 +257,31 @@ func (m *machine) saveEndpoint(t *rapid.T) {
 	m.serial++
 	c.fd, c.serial = 1000+m.serial, m.serial
 	m.store.Save(m.store.Prepare([]byte(c.endpoint), []byte(c.property)), c.fd, c.deadline)
+	want := m.twin.evict(c.endpoint)
+	slices.Sort(want)
+	if closed := m.takeClosed(); !slices.Equal(closed, want) || len(closed) > 0 && m.why != Evicted {
+		t.Fatalf("evicted %v, want %v (%v)", closed, want, m.why)
+	}
 	m.inside[c.fd] = true
 	m.twin.insert(c)
+}
+
+// remove ends a connection that is in the store, and could have been found.
+func (m *machine) remove(t *rapid.T) {
+	name := aName.Draw(t, "endpoint")
+	e := m.store.lookupEndpoint([]byte(name))
+	want, ok := m.twin.findEndpoint(name)
+	if !ok {
+		t.Skip("nothing to remove")
+	}
+	c := e.oldest
+	if m.twin.order == NewestFirst {
+		c = e.newest
+	}
+	m.store.Remove(c, HungUp)
+	if closed := m.takeClosed(); !slices.Equal(closed, []int{want.fd}) || m.why != HungUp {
+		t.Fatalf("closed %v, want %d (%v)", closed, want.fd, m.why)
+	}
 }
 
 // abandonSave is a client that vanishes before it sends the descriptor.
@@ -239,7 +364,9 @@ func (m *machine) advanceTo(t *rapid.T, now Tick) {
 }
 
 func (m *machine) check(t *rapid.T) {
-	if got, want := m.store.Size(), m.twin.size(); got != want {
+	want := m.twin.size()
+	want.Text = m.twin.text(m.found)
+	if got := m.store.Size(); got != want {
 		t.Fatalf("Size() = %+v, want %+v", got, want)
 	}
 	if len(m.inside) != m.store.Size().Connections {
@@ -262,6 +389,7 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 			"findEndpoint":    m.findEndpoint,
 			"findDestination": m.findDestination,
 			"release":         m.release,
+			"remove":          m.remove,
 			"putBack":         m.putBack,
 			"advance":         m.advance,
 			"":                m.check,
@@ -279,6 +407,44 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 		if n := len(m.store.endpoints) + len(m.store.destinations) + len(m.store.bindings); n > 0 {
 			t.Fatalf("%d names remain of an empty store", n)
 		}
+	})
+}
+
+// Over the limit of texts what expires first goes, connection or binding; what has
+// no room at all is refused.
+func TestTextLimit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := New(func(fd int, why Reason) {
+			if why != Evicted {
+				t.Fatalf("%d was closed: %v", fd, why)
+			}
+		})
+		s.Limits.Text = rapid.IntRange(1, 200).Draw(t, "limit")
+		text := rapid.SliceOfN(rapid.Byte(), 0, 100)
+		t.Repeat(map[string]func(*rapid.T){
+			"connection": func(t *rapid.T) {
+				label, property := text.Draw(t, "endpoint"), text.Draw(t, "property")
+				c := s.Prepare(label, property)
+				if fits := len(label)+len(property) <= s.Limits.Text; fits != (c != nil) {
+					t.Fatalf("prepared: %v, fits: %v", c != nil, fits)
+				}
+				if c != nil {
+					s.Save(c, 5, Tick(rapid.IntRange(1, 100).Draw(t, "deadline")))
+				}
+			},
+			"binding": func(t *rapid.T) {
+				d, p, e := text.Draw(t, "destination"), text.Draw(t, "property"), text.Draw(t, "endpoint")
+				fits := 2*len(d)+len(p)+2*len(e) <= s.Limits.Text
+				if s.SaveDestination(d, p, e, Tick(rapid.IntRange(1, 100).Draw(t, "deadline"))) != fits {
+					t.Fatalf("saved: %v", !fits)
+				}
+			},
+			"": func(t *rapid.T) {
+				if s.Size().Text > s.Limits.Text {
+					t.Fatalf("%+v is more than %d", s.Size(), s.Limits.Text)
+				}
+			},
+		})
 	})
 }
 
