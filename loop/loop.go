@@ -67,8 +67,13 @@ const interest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
 // Add registers a descriptor, which remains the caller's. An event follows if it
 // is readable already. The error is EPERM for what cannot be watched, as regular
 // files.
-func (l *Loop) Add(fd int, h Handler) error {
-	event := unix.EpollEvent{Events: interest, Fd: int32(fd)}
+func (l *Loop) Add(fd int, h Handler) error { return l.add(fd, h, interest) }
+
+// Watch is Add for hang-ups only: what arrives is no event.
+func (l *Loop) Watch(fd int, h Handler) error { return l.add(fd, h, interest&^unix.EPOLLIN) }
+
+func (l *Loop) add(fd int, h Handler, events uint32) error {
+	event := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		return fmt.Errorf("epoll_ctl add: %w", err)
 	}

@@ -7,15 +7,81 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// cache is what all sessions share.
+// cache is what all sessions share. It makes system calls only by way of its watch
+// and its functions, which tests of sessions do without.
 type cache struct {
 	store    *store.Store
-	now      timerwheel.Tick // of this turn
-	ttlLimit int             // seconds: connection_cache_ttl_limit
+	watch    *watch              // may be nil
+	close    func(fd int)        // closes a connection that a client has taken
+	culprit  func(fd int) string // tells who a client is; may be nil
+	now      timerwheel.Tick     // of this turn
+	ttlLimit int                 // seconds: connection_cache_ttl_limit
 	log      Logger
 	verbose  bool
 	stats    statistics
 	faults   faults
+}
+
+// save puts a prepared connection into the store.
+func (c *cache) save(connection *store.Connection, fd, ttl int) {
+	c.store.Save(connection, fd, c.deadline(ttl))
+	c.stats.savedEndpoint(c.store.Size())
+	if c.watch != nil {
+		c.watch.begin(connection)
+	}
+}
+
+// putBack puts a connection back that no client has taken.
+func (c *cache) putBack(connection *store.Connection) {
+	serial := connection.Serial()
+	c.store.PutBack(connection)
+	if c.watch != nil && connection.Stored() && connection.Serial() == serial {
+		c.watch.begin(connection)
+	}
+}
+
+// taken ends a connection that a client has taken.
+func (c *cache) taken(connection *store.Connection) {
+	fd := connection.FD()
+	c.store.Release(connection)
+	c.close(fd)
+}
+
+// maxUnfit bounds how many connections a look-up passes over because their far ends
+// have hung up. Then there is none for it.
+const maxUnfit = 64
+
+func (c *cache) findEndpoint(endpoint []byte) *store.Connection {
+	for range maxUnfit {
+		if found := c.store.FindEndpoint(endpoint); found == nil || c.fit(found) {
+			return found
+		}
+	}
+	return nil
+}
+
+func (c *cache) findDestination(destination []byte) (found *store.Connection, property []byte, passed int) {
+	for range maxUnfit {
+		found, property, passed = c.store.FindDestination(destination)
+		if found == nil || c.fit(found) {
+			return found, property, passed
+		}
+	}
+	return nil, nil, passed
+}
+
+// fit takes the last look at a connection that was found. One that is unfit is
+// closed.
+func (c *cache) fit(found *store.Connection) bool {
+	if c.watch == nil {
+		return true
+	}
+	if why, unfit := c.watch.look(found.FD()); unfit {
+		c.store.Discard(found, why)
+		return false
+	}
+	c.watch.end(found.FD())
+	return true
 }
 
 // tick is how finely time is told. What is found is never past its time to live
@@ -34,6 +100,12 @@ func (c *cache) after(d time.Duration) timerwheel.Tick {
 // deadline is after, for a time to live in seconds, as limited by
 // connection_cache_ttl_limit.
 func (c *cache) deadline(ttl int) timerwheel.Tick {
+	if ttl > c.ttlLimit {
+		if c.stats.lowered == 0 { // once between two reports
+			c.log.Warningf("a client asks for more than connection_cache_ttl_limit: asked %ds, granted %ds", ttl, c.ttlLimit)
+		}
+		c.stats.lowered++
+	}
 	return c.now + 1 + timerwheel.Tick(min(ttl, c.ttlLimit))*ticksPerSecond
 }
 

@@ -18,6 +18,9 @@ type conn struct {
 	session session
 	in      input
 	inLent  bool // in.bytes is part of the shared buffer
+	kept    int  // the size of the buffer that in.bytes is part of, if it is not lent
+	held    int  // bytes that we keep for the client
+	handed  int  // descriptors it was sent, since we last saw that it had read all
 
 	announce  bool // the protocol, first of all
 	budget    int  // what the client may do yet before it is another's turn
@@ -43,6 +46,9 @@ const (
 	// sent. While a client does not read them, its requests are not read either:
 	// so it makes us keep that, one reply more, and one read buffer.
 	enoughOutput = 1 << 16
+	// maxUnread bounds how many descriptors are on their way to one client: the
+	// kernel bounds them by user, and others have the same one.
+	maxUnread = 8
 	// largestSpare is how large a shared buffer may grow before it is dropped.
 	largestSpare = 1 << 18
 )
@@ -75,7 +81,7 @@ func (c *conn) Ready(hangup bool) (again bool) {
 	if c.fd >= 0 {
 		c.settle(lent)
 	}
-	return again
+	return again && c.fd >= 0
 }
 
 // work does what can be done: flush, step, fill, and again. It returns false when
@@ -109,11 +115,16 @@ func (c *conn) flush() bool {
 	if c.session.state != handingOver {
 		return true
 	}
-	fd := c.session.connection.FD()
-	if err := c.server.wire.SendDescriptor(c.fd, fd); err != nil {
+	if c.handed >= maxUnread {
+		if unread, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err != nil || unread > 0 {
+			return c.unsent(err)
+		}
+		c.handed = 0
+	}
+	if err := c.server.wire.SendDescriptor(c.fd, c.session.connection.FD()); err != nil {
 		return c.unsent(err)
 	}
-	c.server.closer.close(fd)
+	c.handed++
 	c.session.handedOver()
 	c.moved, c.crowded = true, false
 	return true
@@ -135,6 +146,7 @@ func (c *conn) unsent(err error) bool {
 		// when some have arrived.
 		if !c.crowded {
 			c.crowded = true
+			c.server.cache.stats.crowded++
 			c.session.fault("waits: too many descriptors are on their way")
 		}
 		c.server.callLater(c)
@@ -174,6 +186,7 @@ func (c *conn) fill() bool {
 	case err == unix.EAGAIN:
 		return false
 	case err == unix.ECONNRESET:
+		c.session.lost()
 		c.close()
 		return false
 	case err != nil:
@@ -185,6 +198,7 @@ func (c *conn) fill() bool {
 	}
 	if len(c.in.bytes) > 0 {
 		c.in.bytes = append(c.in.bytes, buffer[:n]...)
+		c.kept = max(c.kept, cap(c.in.bytes))
 	} else {
 		c.in.bytes, c.inLent = buffer[:n], true
 	}
@@ -208,9 +222,21 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 	}
 	// One byte, so that the descriptor is this byte's, whatever it was written
 	// with, and behind it there may be more.
+	if c.server.descriptors.scarce() {
+		c.server.makeRoom()
+	}
 	n, fd, lost, err := c.server.wire.ReceiveDescriptor(c.fd, buffer[:1])
-	if lost {
-		c.session.fault("descriptors were lost: there was no room, or the client sent several at once")
+	switch {
+	case lost && fd < 0:
+		c.server.cache.stats.lost++
+		c.session.fault("a descriptor was lost: there was no room")
+		c.server.adaptToLimit()
+		c.server.makeRoom() // for the next one
+	case lost:
+		c.session.fault("descriptors were lost: the client sent several at once")
+	}
+	if fd >= 0 {
+		c.server.descriptors.open++
 	}
 	c.in.fd = fd
 	return n, err
@@ -218,10 +244,12 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 
 // keepInput copies what is left of the input out of the shared buffer.
 func (c *conn) keepInput() {
-	if len(c.in.bytes) == 0 {
-		c.in.bytes = nil
-	} else if c.inLent {
+	switch n := len(c.in.bytes); {
+	case n == 0:
+		c.in.bytes, c.kept = nil, 0
+	case c.inLent || n < c.kept/4: // what was in front of it is not needed any longer
 		c.in.bytes = slices.Clone(c.in.bytes)
+		c.kept = cap(c.in.bytes)
 	}
 	c.inLent = false
 }
@@ -246,6 +274,11 @@ func (c *conn) settle(lent bool) {
 		c.server.timers.Set(&c.timer, c, c.server.cache.after(c.server.config.IPCTimeout))
 	}
 	c.moved = false
+	if held := c.kept + cap(c.session.out); held != c.held {
+		more := held - c.held
+		c.held = held
+		c.server.hold(more) // may close this client, or others
+	}
 }
 
 // due implements timed: the client has kept us waiting for ipc_timeout.
@@ -265,12 +298,13 @@ func (c *conn) fail(err error) {
 func (c *conn) close() {
 	c.session.abandon()
 	if c.in.fd >= 0 {
-		c.server.closer.close(c.in.fd)
+		c.server.descriptors.close(c.in.fd)
 		c.in.fd = -1
 	}
 	c.server.timers.Stop(&c.timer)
 	c.server.loop.Remove(c.fd)
-	c.server.closer.closeClient(c.fd)
+	c.server.descriptors.closeClient(c.fd)
 	c.fd = -1
+	c.server.held -= c.held
 	c.server.departed(c)
 }

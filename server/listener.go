@@ -38,8 +38,10 @@ func (l *listener) Ready(bool) (again bool) {
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
+			l.server.adaptToLimit()
 			if !l.noRoom {
 				l.noRoom = true
+				l.server.cache.stats.rejected++
 				l.server.cache.faults.warn(l.server.cache.now, "accept connection: %v", err)
 			}
 			l.server.timers.Set(&l.retry, l, l.server.cache.after(acceptPause))

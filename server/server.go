@@ -29,6 +29,15 @@ type Config struct {
 	IPCTimeout       time.Duration // ipc_timeout: how long a client may stop in mid-request
 	MaxIdle          time.Duration // max_idle: stop when there was no client for so long; 0 is never
 
+	// Limits bound the cache: connection_cache_size_limit and others. Connections
+	// are bounded by the descriptor limit as well.
+	Limits store.Limits
+	// ClientMemory is connection_cache_client_memory_limit: the bytes of unfinished
+	// requests and unread replies; 0 is no limit.
+	ClientMemory int
+	Order        store.Order // connection_cache_reuse_order
+	Quit         bool        // connection_cache_close_handshake: say QUIT to what leaves the cache
+
 	// Parent is a descriptor, not owned, whose hang-up tells the server to stop:
 	// master(8)'s end of the status channel. -1 is none.
 	Parent int
@@ -52,13 +61,17 @@ type Watchdog interface {
 
 // Server is a connection cache. All methods but Stop belong to one goroutine.
 type Server struct {
-	config  Config
-	loop    *loop.Loop
-	cache   cache
-	wire    wire.Wire
-	closer  closer
-	started time.Time
-	elapsed time.Duration // since started, at the beginning of this turn
+	config      Config
+	loop        *loop.Loop
+	cache       cache
+	wire        wire.Wire
+	descriptors descriptors
+	watch       watch
+	farewell    farewell
+	base        int // descriptors open at the start
+	held        int // bytes kept for clients
+	started     time.Time
+	elapsed     time.Duration // since started, at the beginning of this turn
 
 	listeners []*listener
 	clients   map[*conn]struct{}
@@ -74,7 +87,8 @@ type Server struct {
 
 	wake    int // eventfd: Stop was called
 	stop    bool
-	stopped bool // without waiting for clients any longer
+	cleared bool // nothing is cached any longer, all clients are gone
+	stopped bool // without waiting any longer
 
 	// Shared by all clients, one at a time.
 	received [readSize]byte
@@ -118,10 +132,17 @@ func New(config Config, listeners ...int) (*Server, error) {
 			faults:   faults{log: config.Log},
 		},
 	}
-	s.cache.store = store.New(func(fd int, _ store.Reason) { s.closer.close(fd) })
+	s.cache.store = store.New(s.dismiss)
+	s.cache.store.Order = config.Order
+	s.cache.watch = &s.watch
+	s.cache.close = s.descriptors.close
+	s.cache.culprit = culprit
+	s.watch = watch{server: s, unsolicited: config.Quit}
+	s.watch.timer.call = s.watch.due
+	s.farewell = farewell{server: s, quit: config.Quit, lingering: make(map[*lingering]struct{})}
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
-	s.grace.call = func() { s.stopped = true }
+	s.grace.call = s.loseGrace
 	s.later.call = s.callNow
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
@@ -130,6 +151,12 @@ func New(config Config, listeners ...int) (*Server, error) {
 		unix.Close(wake)
 		l.Close()
 		return nil, err
+	}
+	s.descriptors.count()
+	s.base = s.descriptors.open
+	s.adaptToLimit()
+	if wanted := config.Limits.Connections; wanted > s.cache.store.Limits.Connections {
+		config.Log.Warningf("connection_cache_size_limit is %d, but the limit of open files allows for %d", wanted, s.cache.store.Limits.Connections)
 	}
 	s.set(&s.statistics, config.StatusUpdateTime)
 	s.watchIdleness()
@@ -167,6 +194,7 @@ func (s *Server) Run() error {
 		s.readClock()
 		s.expire() // first, so that nothing due is handed out below
 		s.loop.Dispatch()
+		s.farewell.some()
 		if s.stop {
 			s.continueStop()
 		}
@@ -192,6 +220,7 @@ func (s *Server) Adopt(fd int) error {
 	}
 	c := newConn(s, fd, false)
 	s.adopted = true
+	s.descriptors.open++
 	return s.admit(c)
 }
 
@@ -211,6 +240,9 @@ func (s *Server) expire() {
 
 // sleep returns how long nothing is due, or a negative duration for ever.
 func (s *Server) sleep() time.Duration {
+	if s.farewell.waiting() {
+		return 0
+	}
 	next, ok := s.timers.Next()
 	if stored, any := s.cache.store.Next(); any && (!ok || stored < next) {
 		next, ok = stored, true
@@ -226,12 +258,65 @@ func (s *Server) set(t *timer, after time.Duration) {
 }
 
 func (s *Server) reportStatistics() {
-	s.cache.stats.report(s.config.Log, time.Now())
+	s.cache.stats.report(s.config.Log, time.Now(), s.cache.store.Displaced())
+	s.adaptToLimit()
 	s.set(&s.statistics, s.config.StatusUpdateTime)
+}
+
+// dismiss takes a connection that leaves the store without a client.
+func (s *Server) dismiss(fd int, why store.Reason) {
+	s.cache.stats.closed[why]++
+	s.watch.end(fd)
+	s.farewell.add(fd, why)
+}
+
+// adaptToLimit bounds the number of connections by the descriptor limit, which others
+// can change while we run.
+func (s *Server) adaptToLimit() {
+	s.descriptors.readLimit()
+	limits := s.config.Limits
+	if room := s.descriptors.room(s.base); limits.Connections == 0 || limits.Connections > room {
+		limits.Connections = room
+	}
+	s.cache.store.Limits = limits
+}
+
+// makeRoom makes room for one more descriptor, if it can.
+func (s *Server) makeRoom() {
+	if !s.farewell.hurry() && s.cache.store.Evict() {
+		s.farewell.hurry()
+	}
+}
+
+// hold notes that we keep so many more bytes for clients. If that is too much, those
+// for whom we keep most have to go.
+func (s *Server) hold(bytes int) {
+	s.held += bytes
+	for limit := s.config.ClientMemory; limit > 0 && s.held > limit && bytes > 0; {
+		var greedy *conn
+		for c := range s.clients {
+			if greedy == nil || c.held > greedy.held {
+				greedy = c
+			}
+		}
+		s.cache.stats.greedy++
+		greedy.session.fault("disconnected: %d bytes of unfinished requests and unread replies, and more than connection_cache_client_memory_limit with those of others", greedy.held)
+		greedy.close()
+	}
+}
+
+// culprit tells who has connected.
+func culprit(fd int) string {
+	who, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("pid %d, uid %d", who.Pid, who.Uid)
 }
 
 // arrived takes a client that was accepted.
 func (s *Server) arrived(fd int) {
+	s.descriptors.open++
 	if !s.served {
 		s.served = true
 		if s.config.FirstClient != nil {
@@ -241,7 +326,7 @@ func (s *Server) arrived(fd int) {
 	c := newConn(s, fd, true)
 	if err := s.admit(c); err != nil {
 		s.cache.faults.warn(s.cache.now, "client %d: %v", fd, err)
-		unix.Close(fd)
+		s.descriptors.closeClient(fd)
 		return
 	}
 	s.loop.Again(fd) // to send the announcement

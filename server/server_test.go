@@ -290,7 +290,7 @@ func TestLingeringCloseBlocksNobody(t *testing.T) {
 	r := run(t, nil)
 	client := r.dial()
 	defer unix.Close(client)
-	conn, peer := lingering(t)
+	conn, peer := lingeringSocket(t)
 	defer peer.Close()
 	say(client, "request\x00save_endp\x00ttl\x001\x00label\x00x\x00property\x00p\x00\x00")
 	expect(t, client, "dummy\x00\x00\x00")
@@ -334,7 +334,7 @@ func TestLingeringUnreadBlocksNobody(t *testing.T) {
 	expect(t, neighbour, "status\x000\x00\x00")
 	unix.Close(pipe[1])
 
-	conn, peer := lingering(t)
+	conn, peer := lingeringSocket(t)
 	defer peer.Close()
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -383,8 +383,8 @@ func TestBehindAMisplacedDescriptor(t *testing.T) {
 	}
 }
 
-// lingering returns a connection whose close blocks for a minute.
-func lingering(t *testing.T) (conn *net.TCPConn, peer net.Conn) {
+// lingeringSocket returns a connection whose close blocks for a minute.
+func lingeringSocket(t *testing.T) (conn *net.TCPConn, peer net.Conn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -413,7 +413,7 @@ func TestStatistics(t *testing.T) {
 	log := &logbook{}
 	start := time.Date(2026, 11, 3, 5, 7, 9, 0, time.Local)
 	s := statistics{since: start}
-	s.report(log, start)
+	s.report(log, start, 0)
 	if len(log.lines) != 0 {
 		t.Errorf("nothing was counted, and %q logged", log.lines)
 	}
@@ -424,10 +424,10 @@ func TestStatistics(t *testing.T) {
 	s.endpoints.count(false)
 	s.savedDestination(store.Size{Destinations: 2, Endpoints: 1, Connections: 9})
 	s.savedEndpoint(store.Size{Destinations: 7, Endpoints: 3, Connections: 4})
-	s.report(log, start.Add(time.Hour))
-	s.report(log, start.Add(2*time.Hour))
+	s.report(log, start.Add(time.Hour), 0)
+	s.report(log, start.Add(2*time.Hour), 0)
 	s.savedDestination(store.Size{Destinations: 1})
-	s.report(log, start)
+	s.report(log, start, 0)
 	want := []string{
 		"statistics: start interval Nov  3 05:07:09",
 		"statistics: domain lookup hits=2 miss=1 success=66%",

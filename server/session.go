@@ -1,6 +1,8 @@
 package server
 
 import (
+	"fmt"
+
 	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
 )
@@ -20,7 +22,7 @@ import (
 //	handingOver             nothing is taken until the descriptor is gone
 //	awaitingAcknowledgement answered      ready        ready
 //
-// "Put back" is for the found connection. The states and the dummies are those of
+// "Put back" is for the found connection; it is ours until it is acknowledged. The states and the dummies are those of
 // Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
 // MUST_READ_AFTER_SENDING_FD, as Linux does (scache/scache.c).
 type session struct {
@@ -34,8 +36,8 @@ type session struct {
 	op      proto.Op // what the message that is too long asks for
 
 	// connection is outside the store, and the session's: prepared while the
-	// state is awaitingDescriptor, found while it is awaitingGoAhead or
-	// handingOver, else nil.
+	// state is awaitingDescriptor, found from awaitingGoAhead to
+	// awaitingAcknowledgement, else nil.
 	connection *store.Connection
 	ttl        int // seconds, for the prepared one
 	passed     int // bindings that the last message made us look at in vain
@@ -96,6 +98,7 @@ func (s *session) step(in *input) bool {
 		}
 		s.putBack()
 	}
+	s.taken()
 	s.state = ready
 	s.answer(request)
 	if s.cache.verbose {
@@ -144,13 +147,20 @@ func (s *session) answer(r proto.Request) {
 	switch r.Op {
 	case proto.SaveEndpoint:
 		s.connection = s.cache.store.Prepare(r.Endpoint, r.EndpointProperty)
+		if s.connection == nil {
+			s.refuse(r)
+			return
+		}
 		s.ttl = r.TTL
 		s.out = append(s.out, proto.DummyMessage...)
 		s.state = awaitingDescriptor
 	case proto.FindEndpoint:
 		s.findEndpoint(r)
 	case proto.SaveDestination:
-		s.cache.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, s.cache.deadline(r.TTL))
+		if !s.cache.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, s.cache.deadline(r.TTL)) {
+			s.refuse(r)
+			return
+		}
 		s.cache.stats.savedDestination(s.cache.store.Size())
 		s.out = proto.AppendStatus(s.out, proto.OK)
 	case proto.FindDestination:
@@ -158,8 +168,15 @@ func (s *session) answer(r proto.Request) {
 	}
 }
 
+// refuse answers a save for whose texts there is no room, whatever is dropped.
+func (s *session) refuse(r proto.Request) {
+	s.cache.stats.refused++
+	s.fault("%v: longer than connection_cache_text_limit", r.Op)
+	s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
+}
+
 func (s *session) findEndpoint(r proto.Request) {
-	c := s.cache.store.FindEndpoint(r.Endpoint)
+	c := s.cache.findEndpoint(r.Endpoint)
 	s.cache.stats.endpoints.count(c != nil)
 	if c == nil {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
@@ -170,7 +187,7 @@ func (s *session) findEndpoint(r proto.Request) {
 }
 
 func (s *session) findDestination(r proto.Request) {
-	c, property, passed := s.cache.store.FindDestination(r.Destination)
+	c, property, passed := s.cache.findDestination(r.Destination)
 	s.passed = passed
 	s.cache.stats.destinations.count(c != nil)
 	if c == nil {
@@ -192,16 +209,29 @@ func (s *session) descriptor(fd int) {
 		s.out = proto.AppendStatus(s.out, proto.Failed)
 		return
 	}
-	s.cache.store.Save(c, fd, s.cache.deadline(s.ttl))
-	s.cache.stats.savedEndpoint(s.cache.store.Size())
+	s.cache.save(c, fd, s.ttl)
 	s.out = proto.AppendStatus(s.out, proto.OK)
 }
 
 // handedOver is called in state handingOver when the client has been sent the
-// descriptor and our copy of it is closed.
-func (s *session) handedOver() {
-	s.cache.store.Release(s.connection)
-	s.connection, s.state = nil, awaitingAcknowledgement
+// descriptor.
+func (s *session) handedOver() { s.state = awaitingAcknowledgement }
+
+// taken ends a connection that was handed over: from now on it is the client's alone.
+func (s *session) taken() {
+	if s.state == awaitingAcknowledgement {
+		s.cache.taken(s.connection)
+		s.connection = nil
+	}
+}
+
+// lost is called when the client is gone and has not read all that it was sent. The
+// descriptor is the last of that, so it has not been taken.
+func (s *session) lost() {
+	if s.state == awaitingAcknowledgement {
+		s.putBack()
+		s.state = ready
+	}
 }
 
 // waiting reports whether the client owes us something: an idle client does not.
@@ -238,12 +268,23 @@ func (s *session) abandon() {
 	case awaitingGoAhead, handingOver:
 		s.putBack()
 	}
+	s.taken()
 	s.state = ended
 }
 
 // fault logs what the client did wrong.
 func (s *session) fault(format string, arguments ...any) {
-	s.cache.faults.warn(s.cache.now, "client %d: "+format, append([]any{s.client}, arguments...)...)
+	s.cache.faults.warn(s.cache.now, "%v: "+format, append([]any{clientName{s}}, arguments...)...)
+}
+
+// clientName is a client in the log.
+type clientName struct{ session *session }
+
+func (n clientName) String() string {
+	if who := n.session.cache.culprit; who != nil {
+		return fmt.Sprintf("client %d (%s)", n.session.client, who(n.session.client))
+	}
+	return fmt.Sprintf("client %d", n.session.client)
 }
 
 // trace logs a request and what became of it.
@@ -254,6 +295,6 @@ func (s *session) trace(r proto.Request) {
 
 // putBack returns a connection that was found and not handed over.
 func (s *session) putBack() {
-	s.cache.store.PutBack(s.connection)
+	s.cache.putBack(s.connection)
 	s.connection = nil
 }

@@ -81,6 +81,8 @@ func newPlayer(t *testing.T) *player {
 	p := &player{t: t, left: map[int]int{}, sent: map[int]bool{}, in: input{fd: -1}}
 	p.session.cache = &cache{
 		store:    store.New(func(fd int, _ store.Reason) { p.left[fd]++ }),
+		close:    func(fd int) { p.left[fd]++ },
+		log:      discard{},
 		ttlLimit: 1000,
 		faults:   faults{log: discard{}},
 	}
@@ -113,7 +115,6 @@ func (p *player) flush() {
 	if p.session.state == handingOver {
 		fd := p.session.connection.FD()
 		p.out += fdMark(fd)
-		p.left[fd]++
 		p.session.handedOver()
 	}
 }
@@ -376,8 +377,8 @@ func TestVanishingAfterEveryByte(t *testing.T) {
 			}
 			p.deaf = true
 			p.play(some, func(int) bool { return false })
-			saved, taken := p.sent[1], p.left[1] == 1
 			p.session.abandon()
+			saved, taken := p.sent[1], p.left[1] == 1
 			if there := p.session.cache.store.FindEndpoint([]byte("e")); (there != nil) != (saved && !taken) {
 				t.Fatalf("vanished in line %d: saved %v, taken %v, but found is %v", steps[upTo].line, saved, taken, there)
 			} else if there != nil {
@@ -386,6 +387,30 @@ func TestVanishingAfterEveryByte(t *testing.T) {
 			p.finish()
 		}
 	}
+}
+
+// The client has gone without reading the descriptor, so nobody has it.
+func TestVanishingBeforeTheDescriptorIsRead(t *testing.T) {
+	p := newPlayer(t)
+	p.play(parseScript(t, `
+		> "request\0save_endp\0ttl\09\0label\0e\0property\0p\0\0"
+		< "dummy\0\0\0"
+		> fd 1
+		< "status\00\0\0"
+		> "request\0find_endp\0label\0e\0\0"
+		< "status\00\0property\0p\0\0"
+		> "dummy\0\0\0"
+		< fd 1`), func(int) bool { return false })
+	p.session.lost()
+	if p.session.abandon(); p.left[1] != 0 {
+		t.Fatal("the descriptor has left")
+	}
+	found := p.session.cache.store.FindEndpoint([]byte("e"))
+	if found == nil || found.FD() != 1 {
+		t.Fatalf("found %v, want the connection", found)
+	}
+	p.session.cache.store.PutBack(found)
+	p.finish()
 }
 
 // Messages above the limit are answered in the shape of their reply, and what

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/scache/scache/store"
@@ -17,6 +19,16 @@ type statistics struct {
 	maxDestinations int
 	maxEndpoints    int
 	maxConnections  int
+
+	// What Postfix's scache(8) does not have.
+	closed    [store.Reasons]int // without a client
+	lowered   int                // times to live lowered to connection_cache_ttl_limit
+	refused   int                // saves for whose texts there was no room
+	lost      int                // descriptors that clients sent and we had no room for
+	rejected  int                // clients that could not be accepted at once
+	crowded   int                // hand-overs that had to wait for others on their way
+	greedy    int                // clients disconnected for what they made us keep
+	displaced int                // bindings dropped to make room, up to the last report
 }
 
 type lookups struct{ hits, misses int }
@@ -48,8 +60,9 @@ func (s *statistics) savedDestination(size store.Size) {
 	s.maxEndpoints = max(s.maxEndpoints, size.Endpoints)
 }
 
-// report logs what has been counted, if anything, and begins anew at now.
-func (s *statistics) report(log Logger, now time.Time) {
+// report logs what has been counted, if anything, and begins anew at now. displaced
+// is the number of bindings dropped to make room since the server has started.
+func (s *statistics) report(log Logger, now time.Time, displaced int) {
 	sizes := s.maxDestinations > 0 || s.maxEndpoints > 0 || s.maxConnections > 0
 	if sizes || s.destinations.any() || s.endpoints.any() {
 		// ctime(3) without weekday and year, in local time.
@@ -61,5 +74,22 @@ func (s *statistics) report(log Logger, now time.Time) {
 		log.Infof("statistics: max simultaneous domains=%d addresses=%d connection=%d",
 			s.maxDestinations, s.maxEndpoints, s.maxConnections)
 	}
-	*s = statistics{since: now}
+	s.reportMore(log, displaced-s.displaced)
+	*s = statistics{since: now, displaced: displaced}
+}
+
+// reportMore logs one line if something happened that Postfix's has no word for.
+func (s *statistics) reportMore(log Logger, displaced int) {
+	closed := s.closed
+	closed[store.Expired], closed[store.Shutdown] = 0, 0
+	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.rejected+s.crowded+s.greedy+displaced == 0 {
+		return
+	}
+	var line strings.Builder
+	line.WriteString("closed:")
+	for why, n := range s.closed {
+		fmt.Fprintf(&line, " %v=%d", store.Reason(why), n)
+	}
+	log.Infof("%s; displaced bindings=%d lowered ttl=%d refused saves=%d lost descriptors=%d delayed clients=%d delayed hand-overs=%d disconnected clients=%d",
+		line.String(), displaced, s.lowered, s.refused, s.lost, s.rejected, s.crowded, s.greedy)
 }

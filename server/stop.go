@@ -9,6 +9,9 @@ import (
 // meanwhile.
 const stopGrace = 100 * time.Millisecond
 
+// farewellGrace is how long the replies to QUIT may take then.
+const farewellGrace = 500 * time.Millisecond
+
 // beginStop makes the server stop as soon as no request is unfinished. Who is not
 // accepted yet stays in the queue, for a successor on the same socket.
 func (s *Server) beginStop() {
@@ -35,17 +38,38 @@ func (s *Server) continueStop() {
 		busy = busy || c.fd >= 0 && c.session.waiting()
 	}
 	if !busy {
+		s.clear()
+	}
+	if s.cleared && s.farewell.done() {
 		s.stopped = true
 	}
 }
 
-// finish closes everything that the server owns.
-func (s *Server) finish() {
+// clear closes all clients and cached connections. What is said to these takes a moment
+// longer.
+func (s *Server) clear() {
+	if s.cleared {
+		return
+	}
+	s.cleared = true
 	for c := range s.clients {
 		c.close()
 	}
 	s.cache.store.Clear()
-	s.cache.stats.report(s.config.Log, time.Now())
+	s.set(&s.grace, farewellGrace)
+}
+
+// loseGrace ends the waiting for clients, and then that for farewells.
+func (s *Server) loseGrace() {
+	s.stopped = s.cleared
+	s.clear()
+}
+
+// finish closes everything that the server owns.
+func (s *Server) finish() {
+	s.clear() // after an error
+	s.farewell.all()
+	s.cache.stats.report(s.config.Log, time.Now(), s.cache.store.Displaced())
 	s.loop.Close()
 	// The eventfd stays open: Stop may be called still, and must not write to
 	// another file that got its number.

@@ -19,6 +19,9 @@ type Wire struct {
 	bytes   unix.Iovec
 	control rights
 	nul     byte
+	peeked  byte
+	poll    unix.PollFd
+	atOnce  unix.Timespec
 }
 
 // rights is a control message with one descriptor in it (unix(7), SCM_RIGHTS).
@@ -61,6 +64,25 @@ func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost boo
 		fd = int(w.control.fd)
 	}
 	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
+}
+
+// HungUp looks at a connection without taking anything from it. closed says that it is
+// a stream socket, once connected, whose far end has closed its sending half, or all of it,
+// or reset it; unread that there is something to read. What is not a socket is
+// neither. A socket that has just reported an error may not report it again.
+func (w *Wire) HungUp(socket int) (closed, unread bool) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&w.peeked)), 1,
+		unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
+	if errno == unix.EAGAIN || errno == unix.ENOTSOCK {
+		return false, false
+	}
+	// The end of file, or what may have it behind, or an error that may be
+	// another's, as a connection's that was never made. POLLRDHUP is the one sign
+	// that only a connection gives. It is a socket: others may block in poll(2).
+	w.poll = unix.PollFd{Fd: int32(socket), Events: unix.POLLRDHUP}
+	w.atOnce = unix.Timespec{}
+	unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll)), 1, uintptr(unsafe.Pointer(&w.atOnce)), 0, 0, 0)
+	return w.poll.Revents&unix.POLLRDHUP != 0, errno == 0 && n > 0
 }
 
 // SendDescriptor sends one NUL byte that carries fd, which stays the caller's. It

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"math"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/wire"
+)
+
+// descriptors counts what this process has open, and closes what clients have sent. close(2) can block, whatever
+// the flags of the open file: a TCP socket with SO_LINGER until its data is
+// acknowledged, a terminal or a network file until it is written. Sockets that do
+// not linger are closed at once, the rest by goroutines that live as long as there
+// is something for them: one for sockets, so that what lingers keeps only its like
+// waiting, and one for all else. So this is the one place with a lock.
+type descriptors struct {
+	open  int
+	limit int // RLIMIT_NOFILE
+
+	sockets, files lane
+}
+
+const (
+	// spareDescriptors are for the log's socket and whatever else is opened now and then.
+	spareDescriptors = 4
+	// The reserve for clients is an eighth of the limit, within these.
+	leastReserve, largestReserve = 4, 2048
+)
+
+// count counts what is open at the start.
+func (d *descriptors) count() {
+	d.readLimit()
+	for fd := range min(d.limit, 1024) {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			d.open++
+		}
+	}
+}
+
+// readLimit reads the limit, which others can change (prlimit(2)).
+func (d *descriptors) readLimit() {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		panic(err) // it has no way to fail
+	}
+	d.limit = int(min(limit.Cur, math.MaxInt32))
+}
+
+// scarce reports whether there may be no room for another one.
+func (d *descriptors) scarce() bool { return d.open+spareDescriptors >= d.limit }
+
+// room is how many connections can be cached, with base descriptors open for other
+// things and a reserve for clients.
+func (d *descriptors) room(base int) int {
+	reserve := min(max(d.limit/8, leastReserve), largestReserve)
+	return max(d.limit-base-spareDescriptors-reserve, 1)
+}
+
+// lane is descriptors that are closed one after the other.
+type lane struct {
+	mutex   sync.Mutex
+	waiting []int
+	running bool
+}
+
+// close closes what a client has sent.
+func (d *descriptors) close(fd int) {
+	d.open--
+	socket, lingers := wire.Lingers(fd)
+	switch {
+	case !socket:
+		d.files.close(fd)
+	case lingers:
+		d.sockets.close(fd)
+	default:
+		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	}
+}
+
+// closeClient closes a client's own socket. It does not linger, but what it has
+// sent and nobody has read can be a descriptor that does, and is closed with it.
+func (d *descriptors) closeClient(fd int) {
+	d.open--
+	if unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil || unread > 0 {
+		d.sockets.close(fd)
+		return
+	}
+	unix.Close(fd)
+}
+
+func (l *lane) close(fd int) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.waiting = append(l.waiting, fd)
+	if !l.running {
+		l.running = true
+		go l.run()
+	}
+}
+
+func (l *lane) run() {
+	for {
+		l.mutex.Lock()
+		if len(l.waiting) == 0 {
+			l.running = false
+			l.mutex.Unlock()
+			return
+		}
+		fd := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		l.mutex.Unlock()
+		unix.Close(fd)
+	}
+}
