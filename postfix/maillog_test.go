@@ -3,6 +3,7 @@ package postfix
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -115,13 +116,21 @@ func TestMaillogOfParams(t *testing.T) {
 
 const logPathVariable = "POSTFIX_TEST_LOG"
 
-// fullRole dies while its log is full.
+// fullRole dies while its log is full, and asks for room only once the pause is
+// over.
 func fullRole() {
 	l := newLog(maillog{"scache", "postfix", 0, os.Getenv(logPathVariable), "mail"}.open())
 	for l.Dropped() == 0 {
 		l.Infof("chatter")
 	}
-	fmt.Fprintln(os.Stderr, "full")
+	attempts := 0
+	l.now = func() time.Time { // asked by each attempt, before it is made
+		if attempts++; attempts == 2 {
+			fmt.Fprintln(os.Stderr, "full")
+			_, _ = io.Copy(io.Discard, os.Stdin)
+		}
+		return time.Now()
+	}
 	l.Fatalf("the end")
 }
 
@@ -132,6 +141,10 @@ func TestFatalSecondChance(t *testing.T) {
 	c := listenDatagram(t, path)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVariable+"=full", logPathVariable+"="+path)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -140,10 +153,10 @@ func TestFatalSecondChance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if line, _ := bufio.NewReader(stderr).ReadString('\n'); line != "full\n" {
-		t.Fatalf("got %q", line)
+		t.Errorf("got %q", line)
 	}
-	time.Sleep(fatalPause / 4) // the first attempt is made meanwhile
 	received(t, c)
+	stdin.Close()
 	_ = cmd.Wait()
 	got := strings.Join(texts(received(t, c)), "|")
 	wantEqual(t, "lines", got, "warning: 2 log lines were lost|fatal: the end")
