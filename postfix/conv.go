@@ -43,6 +43,13 @@ func parseTime(s string) (time.Duration, bool) {
 	return time.Duration(n*unit) * time.Second, true
 }
 
+// parseInt converts an integer as global/mail_conf_int.c, convert_mail_conf_int,
+// does: a decimal number of 32 bits and nothing else.
+func parseInt(s string) (int, bool) {
+	n, rest := leadingInt(s)
+	return n, s != "" && rest == "" && math.MinInt32 <= n && n <= math.MaxInt32
+}
+
 // leadingInt reads the number that s begins with as strtol(3) does, and returns
 // what follows it. Without a number it is 0 and all of s follows. A number too
 // large for 32 bits comes back as one that is too large.

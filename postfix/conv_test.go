@@ -29,6 +29,22 @@ func TestParseTime(t *testing.T) {
 	}
 }
 
+func TestParseInt(t *testing.T) {
+	for s, want := range map[string]int{
+		"0": 0, "7": 7, "-7": -7, "+7": 7, " 7": 7, "010": 10,
+		"2147483647": 1<<31 - 1, "-2147483648": -1 << 31,
+	} {
+		if got, ok := parseInt(s); !ok || got != want {
+			t.Errorf("%q: %v %v, want %v", s, got, ok, want)
+		}
+	}
+	for _, s := range []string{"", "-", "x", "7x", "7 ", "7k", "0x10", "1.5", "2147483648", "-2147483649", "99999999999999999999"} {
+		if got, ok := parseInt(s); ok {
+			t.Errorf("%q: %v, want an error", s, got)
+		}
+	}
+}
+
 func TestParseGeneration(t *testing.T) {
 	for s, want := range map[string]uint32{"0": 0, "17": 15, "777": 511, "37777777777": 1<<32 - 1, "18": 1, "9": 0} {
 		if got, ok := parseGeneration(s); !ok || got != want {

@@ -155,6 +155,20 @@ func TestStartWarningsOfMainCf(t *testing.T) {
 	wantEqual(t, "max_idle", r.facts(t).Params.MaxIdle, 4*time.Second)
 }
 
+// Parameters that Postfix does not have, and no word in the log about them.
+func TestStartNewParams(t *testing.T) {
+	t.Parallel()
+	in := newInstance(t, "connection_cache_size_limit = 5", "connection_cache_endpoint_limit = 2")
+	r := in.start("-l", "-t", "unix", "-u", "-c",
+		"-o", "connection_cache_endpoint_limit=3", "-o", "connection_cache_close_handshake=quit")
+	wantSlice(t, "log", r.texts(), []string{"serving"})
+	p := r.facts(t).Params
+	wantEqual(t, "from main.cf", p.SizeLimit, 5)
+	wantEqual(t, "from -o", p.EndpointLimit, 3)
+	wantEqual(t, "from -o", p.Quit, true)
+	wantEqual(t, "default", p.DestinationLimit, 4096)
+}
+
 // Without the descriptors of master(8) nothing else is taken for them.
 func TestStartWithoutMaster(t *testing.T) {
 	t.Parallel()
@@ -257,6 +271,9 @@ func TestStartOwnErrors(t *testing.T) {
 	for _, c := range []struct{ name, args, mainCf, want string }{
 		{"surplus", "-l -t unix surplus", "", "unexpected command-line argument: surplus"},
 		{"pass", "-l -t pass", "", "unsupported transport type: pass"},
+		{"limit", "-l -t unix", "connection_cache_text_limit = x", "bad numerical configuration: connection_cache_text_limit = x"},
+		{"limit of -o", "-l -t unix -o connection_cache_size_limit=-1", "", "invalid connection_cache_size_limit parameter value -1 < 0"},
+		{"order", "-l -t unix", "connection_cache_reuse_order = any", "file CONF/main.cf: parameter connection_cache_reuse_order: bad value: any (want fifo or lifo)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

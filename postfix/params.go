@@ -2,6 +2,8 @@ package postfix
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +17,16 @@ type Params struct {
 	IPCTimeout       time.Duration // ipc_timeout, at least 1 s
 	DaemonTimeout    time.Duration // daemon_timeout, at least 1 s
 
+	// What Postfix does not have, each named connection_cache_...
+	SizeLimit         int  // size_limit: connections; 0: what the descriptors allow
+	EndpointLimit     int  // endpoint_limit: connections per endpoint; 0: no limit
+	BindingLimit      int  // binding_limit: bindings, at least 1
+	DestinationLimit  int  // destination_limit: bindings per destination, at least 1
+	TextLimit         int  // text_limit: bytes of labels and properties, at least 1
+	ClientMemoryLimit int  // client_memory_limit: bytes kept for clients, at least 1
+	LIFO              bool // reuse_order: the newest connection first
+	Quit              bool // close_handshake: QUIT before a close
+
 	ConfigDirectory     string
 	QueueDirectory      string
 	MailOwner           string
@@ -27,12 +39,25 @@ type Params struct {
 }
 
 // paramNames is what postconf(1) is asked for.
-var paramNames = []string{
+var paramNames = append([]string{
 	"config_directory", "queue_directory", "mail_owner", "myhostname",
 	"syslog_name", "syslog_facility", "smtputf8_enable",
 	"maillog_file", "maillog_file_prefixes", "postlog_service_name",
 	"max_idle", "ipc_timeout", "daemon_timeout",
 	"connection_cache_ttl_limit", "connection_cache_status_update_time",
+}, slices.Sorted(maps.Keys(newDefaults))...)
+
+// newDefaults are the parameters that Postfix does not have, and what they are if
+// they are not set.
+var newDefaults = rawParams{
+	"connection_cache_size_limit":          "0",
+	"connection_cache_endpoint_limit":      "0",
+	"connection_cache_binding_limit":       "1048576",
+	"connection_cache_destination_limit":   "4096",
+	"connection_cache_text_limit":          "268435456",
+	"connection_cache_client_memory_limit": "67108864",
+	"connection_cache_reuse_order":         "fifo",
+	"connection_cache_close_handshake":     "none",
 }
 
 // rawParams are parameter values by name, expanded but not converted.
@@ -85,11 +110,30 @@ func (r rawParams) common() (*Params, error) {
 	return p, err
 }
 
-// own converts what only the connection cache has (scache/scache.c, main).
+// own converts what only the connection cache has: first what Postfix's has too
+// (scache/scache.c, main).
 func (r rawParams) own(p *Params) error {
-	return r.times([]timeParam{
+	err := r.times([]timeParam{
 		{"connection_cache_ttl_limit", &p.TTLLimit},
 		{"connection_cache_status_update_time", &p.StatusUpdateTime},
+	})
+	if err != nil {
+		return err
+	}
+	err = r.integers([]intParam{
+		{"connection_cache_size_limit", 0, &p.SizeLimit},
+		{"connection_cache_endpoint_limit", 0, &p.EndpointLimit},
+		{"connection_cache_binding_limit", 1, &p.BindingLimit},
+		{"connection_cache_destination_limit", 1, &p.DestinationLimit},
+		{"connection_cache_text_limit", 1, &p.TextLimit},
+		{"connection_cache_client_memory_limit", 1, &p.ClientMemoryLimit},
+	})
+	if err != nil {
+		return err
+	}
+	return r.choices([]choiceParam{
+		{"connection_cache_reuse_order", "fifo", "lifo", &p.LIFO},
+		{"connection_cache_close_handshake", "none", "quit", &p.Quit},
 	})
 }
 
@@ -110,6 +154,49 @@ func (r rawParams) times(params []timeParam) error {
 			return fmt.Errorf("invalid %s: %d (min 1)", p.name, value/time.Second)
 		}
 		*p.to = value
+	}
+	return nil
+}
+
+type intParam struct {
+	name string
+	min  int
+	to   *int
+}
+
+// integers converts numbers; the errors are those of global/mail_conf_int.c.
+func (r rawParams) integers(params []intParam) error {
+	for _, p := range params {
+		value, ok := parseInt(r[p.name])
+		if !ok {
+			return fmt.Errorf("bad numerical configuration: %s = %s", p.name, r[p.name])
+		}
+		if value < p.min {
+			return fmt.Errorf("invalid %s parameter value %d < %d", p.name, value, p.min)
+		}
+		*p.to = value
+	}
+	return nil
+}
+
+type choiceParam struct {
+	name    string
+	no, yes string
+	to      *bool
+}
+
+// choices converts words of which there are two, in whatever case, as Postfix has
+// it with its own yes and no.
+func (r rawParams) choices(params []choiceParam) error {
+	for _, p := range params {
+		switch value := r[p.name]; {
+		case strings.EqualFold(value, p.no):
+			*p.to = false
+		case strings.EqualFold(value, p.yes):
+			*p.to = true
+		default:
+			return r.complain(p.name, "bad value: %s (want %s or %s)", value, p.no, p.yes)
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -48,8 +49,24 @@ type answer struct {
 // ask runs postconf(1) once, for the expanded values of the parameters named. If
 // it fails, the error is its own last word; a Postfix program that reads the same
 // main.cf ends with the same.
+//
+// A name that Postfix does not have is unknown to postconf(1) too, unless it is set
+// and the value of another parameter refers to it; so one does.
 func (p *postconf) ask(names ...string) (answer, error) {
-	return p.run(append([]string{"-x"}, p.arguments("")...), names)
+	options := append([]string{"-x"}, p.arguments("")...)
+	options = append(options, "-o", privateReferrer+"="+references(names))
+	return p.run(options, names)
+}
+
+// references is a value that refers to those of the names that are new.
+func references(names []string) string {
+	var value strings.Builder
+	for _, name := range names {
+		if _, ok := newDefaults[name]; ok {
+			value.WriteString("$" + name + " ")
+		}
+	}
+	return value.String()
 }
 
 // askDebugger returns debugger_command, expanded. Only there Postfix has
@@ -67,10 +84,12 @@ func (p *postconf) askDebugger() (string, error) {
 	return a.values[name], err
 }
 
-// Private names for what postconf(1) will not let be overridden.
+// Private names: two for what postconf(1) will not let be overridden, and one for
+// the parameter that refers to the new ones.
 const (
-	privateService = "scache_service_name"
-	privatePID     = "scache_process_id"
+	privateService  = "scache_service_name"
+	privatePID      = "scache_process_id"
+	privateReferrer = "scache_parameters"
 )
 
 // readOnlyName matches a reference to a parameter that postconf(1) does not know
@@ -190,10 +209,10 @@ func mainWarnings(said []string) []string {
 }
 
 // parseValues reads lines of the form "name = value". Each value is one line, with
-// the line breaks of main.cf gone. The maillog_file family may be missing: it came
-// with Postfix 3.4.
+// the line breaks of main.cf gone. A new parameter that is not set has no line; and
+// the maillog_file family may be missing: it came with Postfix 3.4.
 func parseValues(stdout string, names []string) (rawParams, error) {
-	values := rawParams{}
+	values := maps.Clone(newDefaults)
 	for line := range strings.Lines(stdout) {
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {

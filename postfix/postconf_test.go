@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,84 @@ daemon_timeout = ${nonesuch?{1}:{9d}}
 	wantEqual(t, "facility", raw["syslog_facility"], "local3")
 }
 
+// own asks for the parameters, and converts those of the connection cache.
+func own(t *testing.T, mainCf string, overrides ...string) (Params, error) {
+	t.Helper()
+	var p Params
+	err := mustAsk(t, mainCf, overrides...).own(&p)
+	p.TTLLimit, p.StatusUpdateTime = 0, 0
+	return p, err
+}
+
+// What Postfix does not have is read by its rules nevertheless.
+func TestPostconfNew(t *testing.T) {
+	defaults := Params{
+		BindingLimit: 1 << 20, DestinationLimit: 4096, TextLimit: 256 << 20, ClientMemoryLimit: 64 << 20,
+	}
+	const mainCf = `
+base = 3
+unused_limit = 1
+connection_cache_size_limit = 1
+connection_cache_size_limit =
+    # a comment
+    ${base}0
+connection_cache_endpoint_limit = $connection_cache_size_limit
+connection_cache_binding_limit = ${nonesuch?{1}:{$(base)1}}
+connection_cache_destination_limit = 32
+connection_cache_text_limit = $connection_cache_ttl_limit
+connection_cache_ttl_limit = 33
+connection_cache_client_memory_limit = $scache_limit
+scache_limit = 34
+connection_cache_reuse_order = lifo
+connection_cache_close_handshake = Quit
+`
+	set := Params{
+		SizeLimit: 30, EndpointLimit: 30, BindingLimit: 31, DestinationLimit: 32, TextLimit: 33,
+		ClientMemoryLimit: 34, LIFO: true, Quit: true,
+	}
+	overridden := set
+	overridden.SizeLimit, overridden.EndpointLimit, overridden.DestinationLimit, overridden.LIFO = 7, 7, 3, false
+	some := defaults
+	some.SizeLimit, some.Quit = 9, true
+	for _, c := range []struct {
+		name      string
+		mainCf    string
+		overrides []string
+		want      Params
+	}{
+		{"defaults", "", nil, defaults},
+		{"main.cf", mainCf, nil, set},
+		{"both", mainCf, []string{
+			"connection_cache_size_limit=6", "connection_cache_size_limit=7",
+			"connection_cache_destination_limit=$base", "connection_cache_reuse_order=FIFO",
+		}, overridden},
+		{"-o", "", []string{"connection_cache_size_limit=9", "connection_cache_close_handshake=quit"}, some},
+		{"our own name", "scache_parameters = x\nconnection_cache_size_limit = 9", []string{
+			"scache_parameters=y", "connection_cache_close_handshake=${service_name?{quit}}",
+		}, some},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := own(t, c.mainCf, c.overrides...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "parameters", got, c.want)
+		})
+	}
+}
+
+// A value is what it is, however odd, and takes no other with it.
+func TestPostconfNewOddValues(t *testing.T) {
+	const odd = "a, b=c | d # e } ${f $$g"
+	raw := mustAsk(t, "connection_cache_size_limit = 1\nconnection_cache_endpoint_limit =\n",
+		"connection_cache_reuse_order="+strings.ReplaceAll(odd, "$", "$$"), "connection_cache_text_limit=")
+	wantEqual(t, "odd", raw["connection_cache_reuse_order"], odd)
+	wantEqual(t, "empty in main.cf", raw["connection_cache_endpoint_limit"], "")
+	wantEqual(t, "empty by -o", raw["connection_cache_text_limit"], "")
+	wantEqual(t, "as usual", raw["connection_cache_size_limit"], "1")
+	wantEqual(t, "not set", raw["connection_cache_close_handshake"], "none")
+}
+
 func TestPostconfOverrides(t *testing.T) {
 	raw := mustAsk(t, "max_idle = 5\nx = $max_idle\ndaemon_timeout = $x",
 		"max_idle=6", "max_idle=7", "ipc_timeout=", "smtputf8_enable=no",
@@ -126,7 +205,7 @@ func TestPostconfErrors(t *testing.T) {
 
 // What a daemon would say of main.cf itself is passed on, and nothing else.
 func TestPostconfWarnings(t *testing.T) {
-	a, _, err := ask(t, "unused = 1\nmax_idle = 1\nmax_idle = 2\n")
+	a, _, err := ask(t, "unused = 1\nmax_idle = 1\nmax_idle = 2\nconnection_cache_size_limit = 3\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +253,17 @@ func TestParamErrors(t *testing.T) {
 		{"connection_cache_ttl_limit", "later", "parameter connection_cache_ttl_limit: bad time value or unit: later"},
 		{"connection_cache_ttl_limit", "0", "invalid connection_cache_ttl_limit: 0 (min 1)"},
 		{"connection_cache_status_update_time", "-1", "parameter connection_cache_status_update_time: bad time value or unit: -1"},
+		{"connection_cache_size_limit", "", "bad numerical configuration: connection_cache_size_limit = "},
+		{"connection_cache_size_limit", "-1", "invalid connection_cache_size_limit parameter value -1 < 0"},
+		{"connection_cache_endpoint_limit", "1k", "bad numerical configuration: connection_cache_endpoint_limit = 1k"},
+		{"connection_cache_endpoint_limit", "-1", "invalid connection_cache_endpoint_limit parameter value -1 < 0"},
+		{"connection_cache_binding_limit", "0", "invalid connection_cache_binding_limit parameter value 0 < 1"},
+		{"connection_cache_destination_limit", "0", "invalid connection_cache_destination_limit parameter value 0 < 1"},
+		{"connection_cache_text_limit", "0", "invalid connection_cache_text_limit parameter value 0 < 1"},
+		{"connection_cache_text_limit", "2147483648", "bad numerical configuration: connection_cache_text_limit = 2147483648"},
+		{"connection_cache_client_memory_limit", "0", "invalid connection_cache_client_memory_limit parameter value 0 < 1"},
+		{"connection_cache_reuse_order", "random", "file /c/main.cf: parameter connection_cache_reuse_order: bad value: random (want fifo or lifo)"},
+		{"connection_cache_close_handshake", "", "file /c/main.cf: parameter connection_cache_close_handshake: bad value:  (want none or quit)"},
 		{"syslog_name", "", "bad string length 0 < 1: syslog_name = "},
 		{"syslog_facility", "", "bad string length 0 < 1: syslog_facility = "},
 		{"syslog_facility", "Mail", "file /c/main.cf: parameter syslog_facility: unrecognized value: Mail"},
@@ -185,6 +275,21 @@ func TestParamErrors(t *testing.T) {
 		raw["config_directory"], raw[c.name] = "/c", c.value
 		if err := convert(raw); err == nil || err.Error() != c.want {
 			t.Errorf("%s = %s: error %v, want %s", c.name, c.value, err, c.want)
+		}
+	}
+}
+
+// What Postfix's own has too is complained of first.
+func TestParamErrorOrder(t *testing.T) {
+	order := []string{
+		"connection_cache_status_update_time", "connection_cache_size_limit", "connection_cache_client_memory_limit",
+		"connection_cache_reuse_order", "connection_cache_close_handshake",
+	}
+	raw := mustAsk(t, "")
+	for _, name := range slices.Backward(order) {
+		raw[name] = "bad"
+		if err := convert(raw); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want one about %s", err, name)
 		}
 	}
 }
