@@ -12,7 +12,7 @@ const module = "github.com/scache/scache"
 // imports is who may import whom: one way only, so that each package can be
 // understood without those above it.
 var imports = map[string][]string{
-	"":           {"postfix", "server"},
+	"":           {"postfix", "server", "store"},
 	"server":     {"internal/wire", "loop", "proto", "store", "timerwheel"},
 	"store":      {"timerwheel"},
 	"loop":       {},

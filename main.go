@@ -12,6 +12,7 @@ import (
 
 	"github.com/scache/scache/postfix"
 	"github.com/scache/scache/server"
+	"github.com/scache/scache/store"
 )
 
 // version is set by the linker.
@@ -54,9 +55,21 @@ func daemon() {
 		StatusUpdateTime: d.Params.StatusUpdateTime,
 		IPCTimeout:       d.Params.IPCTimeout,
 		MaxIdle:          d.Params.MaxIdle,
-		Parent:           d.Status.FD(),
-		FirstClient:      d.Status.Announce,
-		Watchdog:         watchdog,
+		Limits: store.Limits{
+			Connections:    d.Params.SizeLimit,
+			PerEndpoint:    d.Params.EndpointLimit,
+			Bindings:       d.Params.BindingLimit,
+			PerDestination: d.Params.DestinationLimit,
+			Text:           d.Params.TextLimit,
+		},
+		ClientMemory: d.Params.ClientMemoryLimit,
+		Quit:         d.Params.Quit,
+		Parent:       d.Status.FD(),
+		FirstClient:  d.Status.Announce,
+		Watchdog:     watchdog,
+	}
+	if d.Params.LIFO {
+		config.Order = store.NewestFirst
 	}
 	s, err := server.New(config, d.Listeners...)
 	if err != nil {

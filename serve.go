@@ -15,68 +15,95 @@ import (
 
 	"github.com/scache/scache/postfix"
 	"github.com/scache/scache/server"
+	"github.com/scache/scache/store"
 )
 
 // serve is "scache serve": the cache without master(8), in the foreground. It
 // returns the exit status: 0 after SIGINT, SIGTERM or SIGHUP, 1 if it could not serve, 2 for
 // a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
+	path, mode, config, err := parseServe(arguments, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage): // has been told
+		return 2
+	case err != nil:
+		fmt.Fprintln(stderr, "scache serve:", err)
+		return 2
+	}
+	verbosity := 0
+	if config.Verbose {
+		verbosity = 1
+	}
+	log := postfix.NewStderrLog(verbosity)
+	config.Log = log
+	if err := serveSocket(path, mode, config); err != nil {
+		log.Errorf("%v", err)
+		return 1
+	}
+	return 0
+}
+
+var errUsage = errors.New("wrong flags")
+
+// parseServe reads the command line; the configuration has no log yet.
+func parseServe(arguments []string, stderr io.Writer) (socket string, mode uint32, config server.Config, err error) {
+	config.Parent = -1
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	socket := flags.String("socket", "", "`path` of the UNIX-domain socket to create and listen on (required)")
-	mode := flags.String("mode", "0600", "permissions of the socket, in `octal`")
-	ttlLimit := flags.Duration("ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
-	statusUpdate := flags.Duration("status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
-	ipcTimeout := flags.Duration("ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
-	maxIdle := flags.Duration("max-idle", 0, "as max_idle: exit after so long without a client; 0 is never")
-	verbose := flags.Bool("v", false, "log clients and requests")
+	flags.StringVar(&socket, "socket", "", "`path` of the UNIX-domain socket to create and listen on (required)")
+	modeFlag := flags.String("mode", "0600", "permissions of the socket, in `octal`")
+	flags.DurationVar(&config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
+	flags.DurationVar(&config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
+	flags.DurationVar(&config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
+	flags.DurationVar(&config.MaxIdle, "max-idle", 0, "as max_idle: exit after so long without a client; 0 is never")
+	flags.IntVar(&config.Limits.Connections, "size-limit", 0, "as connection_cache_size_limit: connections in all; 0 is what the limit of open files allows")
+	flags.IntVar(&config.Limits.PerEndpoint, "endpoint-limit", 0, "as connection_cache_endpoint_limit: connections per endpoint; 0 is no limit")
+	flags.IntVar(&config.Limits.Bindings, "binding-limit", 1<<20, "as connection_cache_binding_limit: destinations' endpoints in all")
+	flags.IntVar(&config.Limits.PerDestination, "destination-limit", 4096, "as connection_cache_destination_limit: endpoints of a destination")
+	flags.IntVar(&config.Limits.Text, "text-limit", 256<<20, "as connection_cache_text_limit: bytes of labels and properties")
+	flags.IntVar(&config.ClientMemory, "client-memory-limit", 64<<20, "as connection_cache_client_memory_limit: bytes of unfinished requests and unread replies")
+	order := flags.String("reuse-order", "fifo", "as connection_cache_reuse_order: fifo, or lifo")
+	handshake := flags.String("close-handshake", "none", "as connection_cache_close_handshake: none, or quit")
+	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are such as 90s, 10m, 1h30m.\n\n")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(arguments); errors.Is(err, flag.ErrHelp) {
-		return 0
+		return "", 0, config, err
 	} else if err != nil {
-		return 2
+		return "", 0, config, errUsage
 	}
-	permissions, err := strconv.ParseUint(*mode, 8, 9)
+	permissions, err := strconv.ParseUint(*modeFlag, 8, 9)
 	switch {
 	case err != nil:
-		err = fmt.Errorf("-mode %s: not an octal number up to 777", *mode)
+		err = fmt.Errorf("-mode %s: not an octal number up to 777", *modeFlag)
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument: %s", flags.Arg(0))
-	case *socket == "":
+	case socket == "":
 		err = errors.New("-socket is required")
-	case *ttlLimit < time.Second || *ttlLimit%time.Second != 0:
+	case config.TTLLimit < time.Second || config.TTLLimit%time.Second != 0:
 		err = errors.New("-ttl-limit must be whole seconds, at least 1s")
-	case *statusUpdate <= 0 || *ipcTimeout <= 0:
+	case config.StatusUpdateTime <= 0 || config.IPCTimeout <= 0:
 		err = errors.New("-status-update-time and -ipc-timeout must be longer than 0")
-	case *maxIdle < 0:
+	case config.MaxIdle < 0:
 		err = errors.New("-max-idle must not be negative")
+	case config.Limits.Connections < 0 || config.Limits.PerEndpoint < 0:
+		err = errors.New("-size-limit and -endpoint-limit must not be negative")
+	case min(config.Limits.Bindings, config.Limits.PerDestination, config.Limits.Text, config.ClientMemory) < 1:
+		err = errors.New("-binding-limit, -destination-limit, -text-limit and -client-memory-limit must be at least 1")
+	case *order != "fifo" && *order != "lifo":
+		err = fmt.Errorf("-reuse-order %s: want fifo or lifo", *order)
+	case *handshake != "none" && *handshake != "quit":
+		err = fmt.Errorf("-close-handshake %s: want none or quit", *handshake)
 	}
-	if err != nil {
-		fmt.Fprintln(stderr, "scache serve:", err)
-		return 2
+	if *order == "lifo" {
+		config.Order = store.NewestFirst
 	}
-	verbosity := 0
-	if *verbose {
-		verbosity = 1
-	}
-	log := postfix.NewStderrLog(verbosity)
-	err = serveSocket(*socket, uint32(permissions), server.Config{
-		Log:              log,
-		Verbose:          *verbose,
-		TTLLimit:         *ttlLimit,
-		StatusUpdateTime: *statusUpdate,
-		IPCTimeout:       *ipcTimeout,
-		MaxIdle:          *maxIdle,
-		Parent:           -1,
-	})
-	if err != nil {
-		log.Errorf("%v", err)
-		return 1
-	}
-	return 0
+	config.Quit = *handshake == "quit"
+	return socket, uint32(permissions), config, err
 }
 
 func serveSocket(path string, mode uint32, config server.Config) error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/scache/scache/proto"
@@ -66,6 +67,8 @@ func (s state) String() string {
 // they save up to about a mebibyte each.
 const maxMessage = 4<<20 - 1<<16
 
+var requestName = []byte("request\x00")
+
 // input is what has arrived and was not taken yet.
 type input struct {
 	bytes []byte
@@ -129,6 +132,9 @@ func (s *session) request(in *input) (r proto.Request, ok bool) {
 		r = proto.DecodeRequest(msg)
 	} else {
 		r = proto.Request{Op: s.op, Malformed: true}
+	}
+	if !done && r.Op == proto.None && bytes.HasPrefix(msg, requestName) {
+		r.Op = proto.Unknown // what is too long is the name of the request itself
 	}
 	s.tooLong, s.op = !done, r.Op
 	return r, done
