@@ -8,7 +8,7 @@
 //
 // The shape is that of Redis' ae_epoll.c: one table indexed by descriptor. Its
 // known costs: the table has an entry for every number up to the highest in use
-// (24 bytes each), and a descriptor with a lot to do is called once a turn, not in
+// (17 bytes each), and a descriptor with a lot to do is called once a turn, not in
 // order of arrival.
 package loop
 
@@ -27,7 +27,7 @@ type Handler interface {
 	// it leaves undone. hangup says that the other end has closed at least one
 	// direction, so that a short read does not mean that nothing follows: the
 	// end of file may.
-	Ready(hangup bool) (again bool)
+	Ready(fd int, hangup bool) (again bool)
 }
 
 // eventsPerTurn bounds what one turn does before the clock is read again.
@@ -36,16 +36,12 @@ const eventsPerTurn = 64
 // Loop is an epoll instance and its handlers. It must be used by one goroutine.
 type Loop struct {
 	epoll    int
-	table    []entry // by descriptor
+	handlers Table[Handler] // nil: not registered
+	queued   Table[bool]    // stands in again
 	events   [eventsPerTurn]unix.EpollEvent
 	reported int
 	again    []int // descriptors whose handlers want another call
 	spare    []int
-}
-
-type entry struct {
-	handler Handler // nil: not registered
-	queued  bool    // stands in again
 }
 
 // New returns a loop without handlers. Close ends it.
@@ -77,10 +73,7 @@ func (l *Loop) add(fd int, h Handler, events uint32) error {
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		return fmt.Errorf("epoll_ctl add: %w", err)
 	}
-	for fd >= len(l.table) {
-		l.table = append(l.table, entry{})
-	}
-	l.table[fd].handler = h
+	*l.handlers.At(fd) = h
 	return nil
 }
 
@@ -97,17 +90,21 @@ func (l *Loop) WantWrite(fd int) error {
 
 // Remove ends the registration. It must be called before the descriptor is closed
 // or given away: the kernel's registration ends with the open file, which another
-// process may hold.
+// process may hold. It does nothing to what is not registered.
 func (l *Loop) Remove(fd int) {
-	l.table[fd].handler = nil
+	h := l.handlers.At(fd)
+	if *h == nil {
+		return
+	}
+	*h = nil
 	// Cannot fail for what Add has registered.
 	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
 // Again asks for a call in the next turn, as if Ready had returned true.
 func (l *Loop) Again(fd int) {
-	if e := &l.table[fd]; !e.queued {
-		e.queued = true
+	if queued := l.queued.At(fd); !*queued {
+		*queued = true
 		l.again = append(l.again, fd)
 	}
 }
@@ -142,7 +139,7 @@ func (l *Loop) Dispatch() {
 	n := min(len(again), eventsPerTurn)
 	l.again = append(l.spare[:0], again[n:]...) // the rest, in order, in later turns
 	for _, fd := range again[:n] {
-		l.table[fd].queued = false
+		*l.queued.At(fd) = false
 		l.call(fd, false)
 	}
 	l.spare = again
@@ -154,11 +151,11 @@ func (l *Loop) Dispatch() {
 }
 
 func (l *Loop) call(fd int, hangup bool) {
-	h := l.table[fd].handler
+	h := *l.handlers.At(fd)
 	if h == nil {
 		return // removed by another handler since it was reported
 	}
-	if h.Ready(hangup) {
+	if h.Ready(fd, hangup) {
 		l.Again(fd)
 	}
 }

@@ -15,7 +15,7 @@ type handler struct {
 	f              func() (again bool)
 }
 
-func (h *handler) Ready(hangup bool) bool {
+func (h *handler) Ready(_ int, hangup bool) bool {
 	h.calls++
 	if hangup {
 		h.hangups++

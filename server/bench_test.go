@@ -45,7 +45,7 @@ func (c *benchClient) say(msg []byte, reply int) {
 }
 
 func (c *benchClient) hear(reply int) {
-	c.conn.Ready(false)
+	c.conn.Ready(c.conn.fd, false)
 	if reply == 0 {
 		return
 	}
@@ -86,7 +86,7 @@ func BenchmarkCycle(b *testing.B) {
 		if _, err := c.wire.Send(c.fd, dummy); err != nil {
 			b.Fatal(err)
 		}
-		c.conn.Ready(false)
+		c.conn.Ready(c.conn.fd, false)
 		_, fd, _, err := c.wire.ReceiveDescriptor(c.fd, c.buffer[:1])
 		if err != nil || fd < 0 {
 			b.Fatal(fd, err)

@@ -66,7 +66,7 @@ func newConn(s *Server, fd int, announce bool) *conn {
 }
 
 // Ready implements loop.Handler.
-func (c *conn) Ready(hangup bool) (again bool) {
+func (c *conn) Ready(_ int, hangup bool) (again bool) {
 	c.hungUp = c.hungUp || hangup
 	c.drained = false
 	lent := c.session.out == nil

@@ -149,7 +149,7 @@ func (f *farewell) linger(fd int) bool {
 }
 
 // Ready implements loop.Handler.
-func (l *lingering) Ready(bool) (again bool) {
+func (l *lingering) Ready(int, bool) (again bool) {
 	if replied, open := l.farewell.drain(l.fd); replied || !open {
 		l.close()
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // Ready implements loop.Handler.
-func (l *listener) Ready(bool) (again bool) {
+func (l *listener) Ready(int, bool) (again bool) {
 	for range acceptsPerWake {
 		fd, err := wire.Accept(l.fd)
 		switch err {

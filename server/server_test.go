@@ -277,7 +277,7 @@ func TestOneWakeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	say(theirs, strings.Repeat("\x00", 1000)+find("x")) // a thousand empty messages
-	for wakes := 1; c.Ready(false); wakes++ {
+	for wakes := 1; c.Ready(c.fd, false); wakes++ {
 		if taken := 1000 + len(find("x")) - len(c.in.bytes); taken > wakes*wakeBudget {
 			t.Fatalf("%d messages in %d wakes", taken, wakes)
 		}

@@ -31,7 +31,7 @@ func (s *Server) beginStop() {
 func (s *Server) continueStop() {
 	busy := false
 	for c := range s.clients {
-		if c.Ready(true) {
+		if c.Ready(c.fd, true) {
 			s.loop.Again(c.fd)
 			busy = true
 		}
@@ -79,7 +79,7 @@ func (s *Server) finish() {
 type parent struct{ *Server }
 
 // Ready implements loop.Handler.
-func (p parent) Ready(hangup bool) bool {
+func (p parent) Ready(_ int, hangup bool) bool {
 	if hangup {
 		p.beginStop()
 	}
@@ -90,7 +90,7 @@ func (p parent) Ready(hangup bool) bool {
 type waker struct{ *Server }
 
 // Ready implements loop.Handler.
-func (w waker) Ready(bool) bool {
+func (w waker) Ready(int, bool) bool {
 	w.beginStop()
 	return false
 }

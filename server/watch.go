@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/scache/scache/internal/wire"
+	"github.com/scache/scache/loop"
 	"github.com/scache/scache/store"
 )
 
@@ -19,30 +20,37 @@ type watch struct {
 	// unsolicited is whether a connection is unfit, too, on which the far end spoke.
 	unsolicited bool
 
-	fresh, rested []resting // saved in this period, and in the one before
+	connections   loop.Table[*store.Connection] // those in the cache
+	fresh, rested []saving                      // of this period, and of the one before
 	timer         timer
-	watched       []*watched // by descriptor
 }
 
-// resting is a connection that was saved, and may have been found meanwhile.
-type resting struct {
-	connection *store.Connection
-	serial     uint64
-}
+// saving is a connection's, which may have been found meanwhile.
+type saving struct{ fd, serial uint32 }
 
 const (
 	// restTime is how long a connection rests, at least, before it is registered.
 	restTime = 100 * time.Millisecond
 	// watchesPerTurn bounds how many are registered in a turn.
 	watchesPerTurn = 64
+	// maxSpareSavings bounds the room that is kept for savings after a burst.
+	maxSpareSavings = 1 << 14
 )
 
 // begin is called with a connection that has come into the store.
 func (w *watch) begin(c *store.Connection) {
-	w.fresh = append(w.fresh, resting{c, c.Serial()})
+	*w.connections.At(c.FD()) = c
+	w.fresh = append(w.fresh, saving{uint32(c.FD()), uint32(c.Serial())})
 	if !w.timer.timer.Pending() {
 		w.server.set(&w.timer, restTime)
 	}
+}
+
+// end is called with the descriptor of one that has left the store, before it is
+// handed over or closed.
+func (w *watch) end(fd int) {
+	*w.connections.At(fd) = nil
+	w.server.loop.Remove(fd)
 }
 
 // due registers what has rested long enough.
@@ -50,55 +58,44 @@ func (w *watch) due() {
 	budget := watchesPerTurn
 	for len(w.rested) > 0 && budget > 0 {
 		last := len(w.rested) - 1
-		r := w.rested[last]
-		w.rested[last] = resting{}
+		s := w.rested[last]
 		w.rested = w.rested[:last]
-		if c := r.connection; c.Serial() == r.serial && c.Stored() {
+		if c := *w.connections.At(int(s.fd)); c != nil && uint32(c.Serial()) == s.serial {
 			budget--
-			w.register(c)
+			w.register(int(s.fd))
 		}
 	}
 	switch {
 	case len(w.rested) > 0:
 		w.server.set(&w.timer, 0)
 	case len(w.fresh) > 0:
+		if cap(w.rested) > maxSpareSavings {
+			w.rested = nil
+		}
 		w.rested, w.fresh = w.fresh, w.rested
 		w.server.set(&w.timer, restTime)
 	}
 }
 
 // register asks the loop for hang-ups. Only sockets have any; to ask others can block.
-func (w *watch) register(c *store.Connection) {
-	fd := c.FD()
+// It may have been done before, for one that was found and put back.
+func (w *watch) register(fd int) {
 	if socket, _ := wire.Lingers(fd); !socket {
 		return
-	}
-	for fd >= len(w.watched) {
-		w.watched = append(w.watched, nil)
-	}
-	h := w.watched[fd]
-	if h == nil {
-		h = &watched{watch: w}
-		w.watched[fd] = h
-	}
-	if h.connection != nil {
-		return // it was found and put back, and stands in the queue twice
 	}
 	register := w.server.loop.Watch
 	if w.unsolicited {
 		register = w.server.loop.Add
 	}
-	if register(fd, h) == nil { // else there is the last look
-		h.connection = c
-	}
+	_ = register(fd, w) // if it fails, there is the last look
 }
 
-// end is called before a connection that was in the store is handed over or closed.
-func (w *watch) end(fd int) {
-	if fd < len(w.watched) && w.watched[fd] != nil && w.watched[fd].connection != nil {
-		w.watched[fd].connection = nil
-		w.server.loop.Remove(fd)
+// Ready implements loop.Handler.
+func (w *watch) Ready(fd int, _ bool) (again bool) {
+	if why, unfit := w.look(fd); unfit {
+		w.server.cache.store.Remove(*w.connections.At(fd), why)
 	}
+	return false
 }
 
 // look reports whether a connection is unfit to be handed out.
@@ -111,18 +108,4 @@ func (w *watch) look(fd int) (why store.Reason, unfit bool) {
 		return store.Unsolicited, true
 	}
 	return 0, false
-}
-
-// watched is a connection that is registered with the loop.
-type watched struct {
-	watch      *watch
-	connection *store.Connection // nil: none at present
-}
-
-// Ready implements loop.Handler.
-func (h *watched) Ready(bool) (again bool) {
-	if why, unfit := h.watch.look(h.connection.FD()); unfit {
-		h.watch.server.cache.store.Remove(h.connection, why)
-	}
-	return false
 }
