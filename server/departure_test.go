@@ -1,0 +1,249 @@
+package server
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/store"
+)
+
+// How connections leave the cache without a client.
+
+// far returns a connection's two ends: far has a time-out.
+func far(t *testing.T) (near, far int) {
+	t.Helper()
+	near, far = socketPair(t)
+	if err := unix.SetsockoptTimeval(far, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
+		t.Fatal(err)
+	}
+	return near, far
+}
+
+// save saves a connection and keeps no copy.
+func save(t *testing.T, client int, ttl, label string, near int) {
+	t.Helper()
+	say(client, "request\x00save_endp\x00ttl\x00"+ttl+"\x00label\x00"+label+"\x00property\x00p\x00\x00")
+	expect(t, client, "dummy\x00\x00\x00")
+	sendRights(t, client, "\x00", near)
+	expect(t, client, "status\x000\x00\x00")
+	// The number is free for others, so what the test closes at its end must be
+	// another file.
+	replacement, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Dup3(replacement, near, unix.O_CLOEXEC)
+	unix.Close(replacement)
+}
+
+// expectEnd wants these bytes and the end of file.
+func expectEnd(t *testing.T, fd int, want string) {
+	t.Helper()
+	if want != "" {
+		expect(t, fd, want)
+	}
+	if n, err := read(fd, make([]byte, 1)); n != 0 || err != nil {
+		t.Fatalf("read %d, %v; want the end of file", n, err)
+	}
+}
+
+func TestQuitIsSaid(t *testing.T) {
+	r := run(t, func(c *Config) {
+		c.Quit = true
+		c.Limits.Connections = 2
+	})
+	client := r.dial()
+	defer unix.Close(client)
+	near1, expired := far(t)
+	near2, evicted := far(t)
+	near3, shut := far(t)
+	save(t, client, "1", "a", near1)
+	expect(t, expired, "QUIT\r\n")
+	say(expired, "221 bye\r\n")
+	expectEnd(t, expired, "")
+
+	save(t, client, "5", "a", near2)
+	save(t, client, "50", "a", near3)
+	near4, kept := far(t)
+	save(t, client, "60", "a", near4)
+	expect(t, evicted, "QUIT\r\n")
+	unix.Shutdown(evicted, unix.SHUT_WR) // an end of file will do
+	expectEnd(t, evicted, "")
+
+	r.Stop()
+	for _, fd := range []int{shut, kept} {
+		expect(t, fd, "QUIT\r\n")
+		say(fd, "221 bye\r\n")
+		expectEnd(t, fd, "")
+	}
+	r.wait()
+}
+
+// Without a reply the connection is closed all the same.
+func TestQuitWithoutReply(t *testing.T) {
+	r := run(t, func(c *Config) { c.Quit = true })
+	client := r.dial()
+	defer unix.Close(client)
+	near, expired := far(t)
+	save(t, client, "1", "a", near)
+	expectEnd(t, expired, "QUIT\r\n")
+	near, shut := far(t)
+	save(t, client, "50", "a", near)
+	r.Stop()
+	expectEnd(t, shut, "QUIT\r\n")
+	r.wait()
+}
+
+func TestQuitIsNotSaid(t *testing.T) {
+	for name, quit := range map[string]bool{"none": false, "hung up": true} {
+		t.Run(name, func(t *testing.T) {
+			r := run(t, func(c *Config) { c.Quit = quit })
+			client := r.dial()
+			defer unix.Close(client)
+			near, far := far(t)
+			save(t, client, "1", "a", near)
+			if quit {
+				unix.Shutdown(far, unix.SHUT_WR)
+			}
+			expectEnd(t, far, "")
+		})
+	}
+}
+
+// One whose far end spoke unasked is not handed out where SMTP is spoken; elsewhere
+// it is, with what it said.
+func TestUnsolicitedBytes(t *testing.T) {
+	for _, quit := range []bool{true, false} {
+		r := run(t, func(c *Config) { c.Quit = quit })
+		client := r.dial()
+		defer unix.Close(client)
+		near, far := far(t)
+		save(t, client, "50", "a", near)
+		say(far, "421 too long idle\r\n")
+		say(client, find("a"))
+		if quit {
+			expect(t, client, miss)
+			expect(t, far, "QUIT\r\n")
+		} else {
+			expect(t, client, "status\x000\x00property\x00p\x00\x00")
+		}
+	}
+}
+
+// A far end that hangs up has its connection out of the cache without a look-up; and a
+// look-up does not find one, however short ago that was.
+func TestHangUp(t *testing.T) {
+	r := run(t, nil)
+	client := r.dial()
+	defer unix.Close(client)
+	near, far1 := far(t)
+	save(t, client, "50", "a", near)
+	unix.Shutdown(far1, unix.SHUT_WR)
+	expectEnd(t, far1, "")
+	for range 100 {
+		near, far := far(t)
+		save(t, client, "50", "a", near)
+		unix.Shutdown(far, unix.SHUT_WR)
+		say(client, find("a"))
+		expect(t, client, miss)
+	}
+	r.stop()
+	if last := r.log.lines[len(r.log.lines)-1]; !strings.HasPrefix(last, "closed: expired=0 evicted=0 hung-up=101 ") {
+		t.Errorf("logged %q", last)
+	}
+}
+
+// What never was a connection, or is none, is not taken for one that hung up.
+func TestNoHangUp(t *testing.T) {
+	r := run(t, func(c *Config) { c.Quit = true })
+	client := r.dial()
+	defer unix.Close(client)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	file, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var pipe [2]int
+	unix.Pipe2(pipe[:], unix.O_CLOEXEC)
+	say(pipe[1], "unread")
+	unix.Close(pipe[1])
+	tcp, _ := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	local, _ := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	udp, _ := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	null, _ := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	all := []int{int(file.Fd()), pipe[0], tcp, local, udp, null}
+	for _, fd := range all {
+		say(client, "request\x00save_endp\x00ttl\x0050\x00label\x00a\x00property\x00p\x00\x00")
+		expect(t, client, "dummy\x00\x00\x00")
+		sendRights(t, client, "\x00", fd)
+		expect(t, client, "status\x000\x00\x00")
+	}
+	time.Sleep(3 * restTime) // to be registered, and looked at
+	for range all {
+		say(client, find("a"))
+		expect(t, client, "status\x000\x00property\x00p\x00\x00")
+		say(client, "dummy\x00\x00\x00")
+		expect(t, client, "\x00")
+		say(client, "dummy\x00\x00\x00")
+	}
+	for _, fd := range all[1:] {
+		unix.Close(fd)
+	}
+}
+
+// However many expire at a time: all far ends get their QUIT, and the rest linger no longer.
+func TestManyExpire(t *testing.T) {
+	const n = 200
+	r := run(t, func(c *Config) { c.Quit = true })
+	client := r.dial()
+	defer unix.Close(client)
+	var fars []int
+	for range n {
+		near, far := far(t)
+		save(t, client, "1", "a", near)
+		fars = append(fars, far)
+	}
+	for i, fd := range fars {
+		expect(t, fd, "QUIT\r\n")
+		if i%2 == 0 {
+			say(fd, "221 2.0.0 Bye\r\n")
+		}
+		say(client, find("x"))
+		expect(t, client, miss)
+	}
+	for _, fd := range fars {
+		expectEnd(t, fd, "")
+	}
+	r.stop()
+	if !r.farewell.done() || r.farewell.waiting() {
+		t.Error("something lingers")
+	}
+	if want := r.base; r.descriptors.open != want {
+		t.Errorf("%d descriptors are counted at the end, %d at the start", r.descriptors.open, want)
+	}
+}
+
+func TestMoreStatistics(t *testing.T) {
+	log := &logbook{}
+	s := statistics{}
+	s.closed[store.Expired] = 3
+	s.report(log, time.Now(), 0)
+	s.closed[store.Evicted] = 1
+	s.lowered = 2
+	s.report(log, time.Now(), 7)
+	s.report(log, time.Now(), 7)
+	want := []string{"closed: expired=0 evicted=1 hung-up=0 unsolicited=0 shutdown=0; displaced bindings=7 lowered ttl=2 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0"}
+	if !slices.Equal(log.lines, want) {
+		t.Errorf("logged %q, want %q", log.lines, want)
+	}
+}
