@@ -247,3 +247,29 @@ func TestMoreStatistics(t *testing.T) {
 		t.Errorf("logged %q, want %q", log.lines, want)
 	}
 }
+
+func TestLoweredTimeToLive(t *testing.T) {
+	r := run(t, func(c *Config) { c.TTLLimit = 2 * time.Second })
+	client := r.dial()
+	defer unix.Close(client)
+	near, _ := far(t)
+	for range 3 {
+		say(client, "request\x00save_dest\x00ttl\x0045\x00label\x00d\x00property\x00\x00label\x00e\x00\x00")
+		expect(t, client, "status\x000\x00\x00")
+	}
+	save(t, client, "45", "a", near)
+	r.stop()
+	var warnings []string
+	for _, line := range r.log.lines {
+		if strings.HasPrefix(line, "warning: ") {
+			warnings = append(warnings, line)
+		}
+	}
+	want := []string{"warning: a client asks for more than connection_cache_ttl_limit: asked 45s, granted 2s"}
+	if !slices.Equal(warnings, want) {
+		t.Errorf("logged %q, want %q", warnings, want)
+	}
+	if last := r.log.lines[len(r.log.lines)-1]; !strings.Contains(last, " lowered ttl=4 ") {
+		t.Errorf("the last line is %q", last)
+	}
+}
