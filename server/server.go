@@ -271,7 +271,7 @@ func (s *Server) dismiss(fd int, why store.Reason) {
 }
 
 // adaptToLimit bounds the number of connections by the descriptor limit, which others
-// can change while we run.
+// can change while we run. If it was lowered, clients need their reserve again.
 func (s *Server) adaptToLimit() {
 	s.descriptors.readLimit()
 	limits := s.config.Limits
@@ -279,6 +279,9 @@ func (s *Server) adaptToLimit() {
 		limits.Connections = room
 	}
 	s.cache.store.Limits = limits
+	for s.cache.store.Size().Connections > limits.Connections {
+		s.cache.store.Evict()
+	}
 }
 
 // makeRoom makes room for one more descriptor, if it can.
