@@ -42,15 +42,15 @@ func withPrograms(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	programs = append(programs, program{ours, file})
+	programs = append(programs, program{name: ours, file: file})
 	file, err = lab.StockScache()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	programs = append(programs, program{stock, file})
+	programs = append(programs, program{name: stock, file: file})
 	if file, err := floor.Build(context.Background(), dir); err == nil {
-		programs = append(programs, program{theFloor, file})
+		programs = append(programs, program{name: theFloor, file: file})
 	} else if !errors.Is(err, floor.ErrNoCompiler) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -32,18 +32,34 @@ func terminalChart(s *Sweep) string {
 	for _, n := range s.Points {
 		points = append(points, grouped(n))
 	}
-	return asciigraph.PlotMany(lines,
-		asciigraph.Height(12), asciigraph.Width(64), asciigraph.LowerBound(0), asciigraph.Precision(0),
-		asciigraph.SeriesColors(asciigraph.Green, asciigraph.Red, asciigraph.Gray),
-		asciigraph.SeriesLegends(names...),
-		asciigraph.Caption(fmt.Sprintf("thousand operations a second, at %s %s", strings.Join(points, " "), s.Axis)))
+	return terminalLines(lines, names, fmt.Sprintf("thousand operations a second, at %s %s", strings.Join(points, " "), s.Axis))
 }
 
-// Colours of the servers in pictures.
-var colours = map[string]color.Color{
-	ours:     color.RGBA{0x1b, 0x7f, 0x4c, 0xff},
-	stock:    color.RGBA{0xc2, 0x3b, 0x22, 0xff},
-	theFloor: color.RGBA{0x88, 0x88, 0x88, 0xff},
+// terminalLines draws lines from zero up.
+func terminalLines(lines [][]float64, names []string, caption string) string {
+	var inks []asciigraph.AnsiColor
+	for _, name := range names {
+		inks = append(inks, colours[name].terminal)
+	}
+	return asciigraph.PlotMany(lines,
+		asciigraph.Height(12), asciigraph.Width(64), asciigraph.LowerBound(0), asciigraph.Precision(0),
+		asciigraph.SeriesColors(inks...),
+		asciigraph.SeriesLegends(names...),
+		asciigraph.Caption(caption))
+}
+
+// colour is a server's, on the terminal and in pictures.
+type colour struct {
+	terminal asciigraph.AnsiColor
+	picture  color.Color
+}
+
+var colours = map[string]colour{
+	ours:     {asciigraph.Green, color.RGBA{0x1b, 0x7f, 0x4c, 0xff}},
+	oursFIFO: {asciigraph.Green, color.RGBA{0x1b, 0x7f, 0x4c, 0xff}},
+	oursLIFO: {asciigraph.Blue, color.RGBA{0x2a, 0x5d, 0xb0, 0xff}},
+	stock:    {asciigraph.Red, color.RGBA{0xc2, 0x3b, 0x22, 0xff}},
+	theFloor: {asciigraph.Gray, color.RGBA{0x88, 0x88, 0x88, 0xff}},
 }
 
 const width, height = 8 * vg.Inch, 4.5 * vg.Inch
@@ -61,8 +77,8 @@ var drawings = []drawing{
 	{"cpu", "processor time of the server an operation, microseconds", cpu, true},
 }
 
-// drawAll draws every sweep into a directory, as SVG and PNG, and returns nothing
-// where there is none.
+// drawAll draws every sweep and the burst into a directory, and nothing where there
+// is none.
 func drawAll(r *Results, dir string) error {
 	for _, s := range r.Sweeps {
 		for _, d := range drawings {
@@ -70,21 +86,45 @@ func drawAll(r *Results, dir string) error {
 			if err != nil {
 				return fmt.Errorf("draw %s: %w", s.Name, err)
 			}
-			for _, ending := range []string{".svg", ".png"} {
-				if err := p.Save(width, height, filepath.Join(dir, s.Name+"-"+d.name+ending)); err != nil {
-					return err
-				}
+			if err := save(p, filepath.Join(dir, s.Name+"-"+d.name)); err != nil {
+				return err
 			}
+		}
+	}
+	if r.Burst == nil {
+		return nil
+	}
+	p, err := r.Burst.plot()
+	if err != nil {
+		return fmt.Errorf("draw the burst: %w", err)
+	}
+	return save(p, filepath.Join(dir, "burst"))
+}
+
+// save saves a picture as SVG and PNG.
+func save(p *plot.Plot, file string) error {
+	for _, ending := range []string{".svg", ".png"} {
+		if err := p.Save(width, height, file+ending); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// newPlot is a picture without lines.
+func newPlot(title, x, y string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text, p.Title.Padding = title, vg.Points(8)
+	p.X.Label.Text, p.Y.Label.Text = x, y
+	p.Legend.Left = true
+	p.Legend.XOffs, p.Legend.Padding = vg.Points(6), vg.Points(3)
+	p.Add(plotter.NewGrid())
+	return p
+}
+
 // plot draws one figure of a sweep, on logarithmic axes.
 func (d drawing) plot(s *Sweep) (*plot.Plot, error) {
-	p := plot.New()
-	p.Title.Text, p.Title.Padding = s.Title, vg.Points(8)
-	p.X.Label.Text, p.Y.Label.Text = s.Axis, d.axis
+	p := newPlot(s.Title, s.Axis, d.axis)
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.Y.Tick.Marker = plot.TickerFunc(roundTicks)
 	var ticks []plot.Tick
@@ -92,12 +132,9 @@ func (d drawing) plot(s *Sweep) (*plot.Plot, error) {
 		ticks = append(ticks, plot.Tick{Value: place(s, n), Label: grouped(n)})
 	}
 	p.X.Tick.Marker = plot.ConstantTicks(ticks)
-	p.Legend.Left = true
-	p.Legend.XOffs, p.Legend.Padding = vg.Points(6), vg.Points(3)
 	if d.legendTop {
 		p.Legend.YOffs = height * 3 / 5 // Legend.Top would make room above
 	}
-	p.Add(plotter.NewGrid())
 	for _, server := range s.servers() {
 		var points plotter.XYs
 		for i, f := range s.series(server, d.what) {
@@ -112,7 +149,7 @@ func (d drawing) plot(s *Sweep) (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
-		line.Color, dots.Color, dots.Shape = colours[server], colours[server], draw.CircleGlyph{}
+		line.Color, dots.Color, dots.Shape = colours[server].picture, colours[server].picture, draw.CircleGlyph{}
 		line.Width = vg.Points(1.5)
 		p.Add(line, dots)
 		p.Legend.Add(server, line, dots)
@@ -140,4 +177,45 @@ func place(s *Sweep, n int) float64 {
 		return float64(s.Points[1]) / 3
 	}
 	return float64(n)
+}
+
+// terminalChart draws the connections of all servers over time.
+func (b *Burst) terminalChart() string {
+	var lines [][]float64
+	var names []string
+	for _, r := range b.Remains {
+		var line []float64
+		for _, n := range r.Open {
+			line = append(line, float64(n))
+		}
+		lines, names = append(lines, line), append(names, r.Server)
+	}
+	return terminalLines(lines, names, fmt.Sprintf("connections open, for %d seconds", b.Seconds))
+}
+
+// plot draws the same as a picture. Where lines are the same, the later one is
+// within the earlier.
+func (b *Burst) plot() (*plot.Plot, error) {
+	p := newPlot("after a burst", "seconds", "connections open")
+	var ticks []plot.Tick
+	for second := range b.Seconds + 1 {
+		ticks = append(ticks, plot.Tick{Value: float64(second), Label: fmt.Sprint(second)})
+	}
+	p.X.Tick.Marker = plot.ConstantTicks(ticks)
+	for i, r := range b.Remains {
+		var points plotter.XYs
+		for sample, n := range r.Open {
+			points = append(points, plotter.XY{X: float64(sample) / burstSamples, Y: float64(n)})
+		}
+		line, err := plotter.NewLine(points)
+		if err != nil {
+			return nil, err
+		}
+		line.Color, line.Width = colours[r.Server].picture, vg.Points(4.5-1.5*float64(i))
+		p.Add(line)
+		p.Legend.Add(r.Server, line)
+	}
+	p.Legend.YOffs = height / 3 // between the lines
+	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.1
+	return p, nil
 }

@@ -99,9 +99,9 @@ func (b *bench) build(ctx context.Context, dir string) (err error) {
 			return fmt.Errorf("%w\n(run this within the module, or name a program with -binary)", err)
 		}
 	}
-	b.programs = append(b.programs, program{ours, file})
+	b.programs = append(b.programs, program{name: ours, file: file})
 	if b.options.Versus != "" {
-		b.programs = append(b.programs, program{stock, b.options.Versus})
+		b.programs = append(b.programs, program{name: stock, file: b.options.Versus})
 	}
 	if !b.options.Floor {
 		return nil
@@ -111,7 +111,7 @@ func (b *bench) build(ctx context.Context, dir string) (err error) {
 		fmt.Fprintf(b.out, "no floor: %v\n", err)
 		return nil
 	}
-	b.programs = append(b.programs, program{theFloor, file})
+	b.programs = append(b.programs, program{name: theFloor, file: file})
 	return err
 }
 
@@ -129,13 +129,13 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	custom := len(b.options.Workloads) > 0
 	for _, w := range b.options.Workloads {
-		sc := Scenario{w, b.options.Agents.Clients, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate}
+		sc := Scenario{w, b.options.Agents.Clients, b.options.Agents.Endpoints, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate}
 		if _, err := b.scenario(ctx, sc, b.programs); err != nil {
 			return err
 		}
 	}
 	sweeps := b.options.Sweeps
-	if b.options.Report != "" || !custom && len(sweeps) == 0 {
+	if b.options.Report != "" || !custom && len(sweeps) == 0 && !b.options.Burst {
 		if err := b.goals(ctx); err != nil {
 			return err
 		}
@@ -148,13 +148,16 @@ func (b *bench) measure(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.options.Burst || b.options.Report != "" {
+		return b.burst(ctx, theBurst())
+	}
 	return nil
 }
 
 // scenario measures a scenario on fresh servers and prints its table.
 func (b *bench) scenario(ctx context.Context, sc Scenario, programs []program) (*Outcome, error) {
 	if sc != sc.bare() {
-		programs = append(slices.Clone(programs), program{bare, b.programs[0].file})
+		programs = append(slices.Clone(programs), program{name: bare, file: b.programs[0].file})
 	}
 	r, err := b.startRace(ctx, programs)
 	if err != nil {

@@ -28,6 +28,9 @@ with fixed replies, which shows what the kernel alone costs.
   go run ./bench -workloads cycle -stopped 1  one more client, stopped in mid-request
   go run ./bench -workloads deliver -hit 0.9  what smtp(8) does, with mail
   go run ./bench -sweep clients,cached,bound -out charts   growth, with pictures
+  go run ./bench -burst                   what is left of a burst, by the order in which
+                                          connections are used again: ours in both,
+                                          and stock; takes ten seconds
   go run ./bench -report bench/RESULTS.md all of it; takes six minutes
 
 Workloads, one operation of each:
@@ -57,6 +60,7 @@ type Options struct {
 
 	Workloads []agent.Workload // empty: the goals
 	Sweeps    []string
+	Burst     bool
 	Binary    string
 	Versus    string
 	Floor     bool
@@ -78,7 +82,8 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	}
 	workloads := flags.String("workloads", "", "measure these `workloads` (cycle,miss,bind,deliver) as the flags below say, instead of the goals")
 	sweeps := flags.String("sweep", "", "measure growth over these (`clients,cached,bound`)")
-	flags.StringVar(&o.Report, "report", "", "measure the goals and all sweeps, longer, and write the results to this `file` and pictures beside it")
+	flags.BoolVar(&o.Burst, "burst", false, "watch the connections of a burst in a cache with little to do, in place of the goals")
+	flags.StringVar(&o.Report, "report", "", "measure the goals, all sweeps and the burst, longer, and write the results to this `file` and pictures beside it")
 	flags.StringVar(&o.Out, "out", "", "write pictures (SVG and PNG) and results.json into this `directory`")
 	flags.BoolVar(&o.JSON, "json", false, "write the results to standard output as JSON; the tables go to standard error")
 
@@ -94,7 +99,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	flags.Uint64Var(&o.Agents.Seed, "seed", 1, "of all that is random")
 
 	flags.IntVar(&o.Agents.Clients, "clients", 64, "`number` of clients")
-	flags.IntVar(&o.Cached, "cached", 0, "`number` of connections cached beforehand")
+	flags.IntVar(&o.Cached, "cached", 0, "`number` of connections cached beforehand; a cycle with -endpoints takes them in turn, nothing else does")
 	flags.IntVar(&o.Bound, "bound", 0, "`number` of destinations bound beforehand; bind refreshes these at random")
 	flags.IntVar(&o.Stopped, "stopped", 0, "`number` of further clients that stop in mid-request")
 	flags.Float64Var(&o.Rate, "rate", 0, "`operations` a second to begin at fixed times; 0: each client begins as soon as it has finished")

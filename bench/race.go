@@ -83,7 +83,7 @@ func (r *race) run(ctx context.Context, sc Scenario) (*Outcome, error) {
 	for _, s := range r.servers {
 		standing := Standing{Server: s.name, Calls: unknown}
 		switch {
-		case s.name == theFloor && !sc.floorCan(&r.bench.options.Agents):
+		case s.name == theFloor && !sc.floorCan():
 			standing.Note = "fixed replies do not do here"
 		case s.failed == "":
 			if err := r.fill(ctx, s, s.scenario(sc)); err != nil {
@@ -134,6 +134,9 @@ func (r *race) fill(ctx context.Context, s *server, sc Scenario) error {
 	}
 	config := r.bench.options.Agents
 	config.Clients, config.Threads = fillClients, 1
+	if sc.Workload == agent.Cycle { // a delivery expects that the greeting has been read
+		config.Endpoints = sc.Endpoints
+	}
 	f, err := s.connect(ctx, config)
 	if err != nil {
 		return err
@@ -168,7 +171,7 @@ func (r *race) fill(ctx context.Context, s *server, sc Scenario) error {
 // fleet connects a scenario's clients.
 func (r *race) fleet(ctx context.Context, s *server, sc Scenario) (*agent.Fleet, error) {
 	config := r.bench.options.Agents
-	config.Clients, config.Bound = sc.Clients, sc.Bound
+	config.Clients, config.Endpoints, config.Bound = sc.Clients, sc.Endpoints, sc.Bound
 	f, err := s.connect(ctx, config)
 	if err != nil {
 		return nil, err

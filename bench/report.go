@@ -77,8 +77,26 @@ func report(w io.Writer, r *Results) {
 		writeSweepTable(w, s)
 		fmt.Fprint(w, "```\n")
 	}
+	if r.Burst != nil {
+		fmt.Fprintf(w, burstText, r.Burst)
+		table := r.Burst.table()
+		markdown(w, table[0], table[1:])
+	}
 	fmt.Fprintf(w, "\n%s", remarks)
 }
+
+const burstText = `
+## After a burst
+
+%v.
+How many connections are open at the receiver, those in the cache and the one in use?
+With fifo, as with stock, the agent takes them all in turn, as long as it comes round within a time to
+live: then none ever expires. With lifo (connection_cache_reuse_order) it uses those again that
+it needs, and the others expire.
+
+![connections open, by the time since the burst](burst.svg)
+
+`
 
 func goalRows(goals []Goal) (rows [][]string) {
 	for _, g := range goals {

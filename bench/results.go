@@ -20,6 +20,7 @@ type Results struct {
 	Goals    []Goal     `json:"goals,omitempty"`
 	Memory   []Memory   `json:"memory,omitempty"`
 	Sweeps   []*Sweep   `json:"sweeps,omitempty"`
+	Burst    *Burst     `json:"burst,omitempty"`
 }
 
 // Machine says where and of what.

@@ -9,17 +9,21 @@ import (
 
 // Scenario is what is measured on every server alike.
 type Scenario struct {
-	Workload agent.Workload `json:"workload"`
-	Clients  int            `json:"clients"`
-	Cached   int            `json:"cached"`  // connections, beforehand
-	Bound    int            `json:"bound"`   // destinations, beforehand
-	Stopped  int            `json:"stopped"` // further clients, in mid-request
-	Rate     float64        `json:"rate"`    // operations a second, 0: closed loop
+	Workload  agent.Workload `json:"workload"`
+	Clients   int            `json:"clients"`
+	Endpoints int            `json:"endpoints"` // that all clients share; 0: each has its own
+	Cached    int            `json:"cached"`    // connections, beforehand; a cycle takes those of shared endpoints in turn
+	Bound     int            `json:"bound"`     // destinations, beforehand
+	Stopped   int            `json:"stopped"`   // further clients, in mid-request
+	Rate      float64        `json:"rate"`      // operations a second, 0: closed loop
 }
 
 func (s Scenario) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s", s.Workload, count(s.Clients, "client", "clients"))
+	if s.Endpoints > 0 {
+		fmt.Fprintf(&b, ", %s", count(s.Endpoints, "endpoint", "endpoints"))
+	}
 	if s.Cached > 0 {
 		fmt.Fprintf(&b, ", %s cached", grouped(s.Cached))
 	}
@@ -43,8 +47,8 @@ func (s Scenario) bare() Scenario {
 
 // floorCan says whether the floor's fixed replies will do: it keeps connections by
 // client, not by name.
-func (s Scenario) floorCan(config *agent.Config) bool {
-	return config.Endpoints == 0 && !(s.Workload == agent.Miss && s.Cached > 0)
+func (s Scenario) floorCan() bool {
+	return s.Endpoints == 0 && !(s.Workload == agent.Miss && s.Cached > 0)
 }
 
 // descriptors is how many open descriptors the busiest process needs: the agents

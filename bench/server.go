@@ -17,6 +17,8 @@ import (
 // The names of the servers that are compared.
 const (
 	ours     = "scache"
+	oursFIFO = ours + " fifo" // connection_cache_reuse_order
+	oursLIFO = ours + " lifo"
 	stock    = "stock"
 	theFloor = "floor"
 	bare     = "scache bare"
@@ -25,7 +27,10 @@ const (
 // program is a server's file. The one named bare is ours, in the scenario without
 // what was there beforehand and what disturbs: so that both are compared at the
 // same time.
-type program struct{ name, file string }
+type program struct {
+	name, file string
+	arguments  []string // as in master.cf
+}
 
 // server is a running server and the sink where its clients' connections go.
 type server struct {
@@ -49,6 +54,7 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 		Binary:       p.file,
 		Unprivileged: true,
 		Chroot:       true,
+		Args:         p.arguments,
 		Env:          floor.Environment(config.Properties()),
 		MainCF:       "connection_cache_ttl_limit = 1d\nmax_idle = 1d\n",
 	})

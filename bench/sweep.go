@@ -57,7 +57,9 @@ func (b *bench) sweep(ctx context.Context, name string) error {
 	// There are many points: one that is off shows.
 	r.rounds, r.calls = (r.rounds+1)/2, false
 	for _, n := range sweep.Points {
-		outcome, err := r.run(ctx, at(n))
+		sc := at(n)
+		sc.Endpoints = b.options.Agents.Endpoints
+		outcome, err := r.run(ctx, sc)
 		if err != nil {
 			return err
 		}

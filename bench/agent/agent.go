@@ -276,8 +276,9 @@ func (f *Fleet) each(do func(*thread) error) error {
 	return errors.Join(errs...)
 }
 
-// Cache saves connections number from up to to, each under an endpoint of its own,
-// for good. It stops early, without an error, when the context's deadline is over.
+// Cache saves connections number from up to to: under the shared endpoints, where they
+// will be found, or each under one of its own. It stops early, without an error, when
+// the context's deadline is over.
 func (f *Fleet) Cache(ctx context.Context, from, to int) (Result, error) {
 	return f.Run(ctx, Run{Workload: fillConnections, Grace: drainLimit, from: from, to: to})
 }

@@ -76,7 +76,7 @@ func (c *client) index(t *thread) int32 {
 func (t *thread) start(c *client, number int) error {
 	switch t.run.Workload {
 	case Cycle:
-		return t.save(c, endpointKind, t.endpoint(c))
+		return t.save(c, endpointKind, t.endpoint(c.number))
 	case Miss:
 		t.texts.find.set(0, unknownKind, c.number)
 		return t.request(c, t.texts.find, wantsEndpoint)
@@ -87,9 +87,12 @@ func (t *thread) start(c *client, number int) error {
 		}
 		return t.bind(c, number)
 	case Deliver:
-		t.texts.findDestination.set(0, destinationKind, t.endpoint(c))
+		t.texts.findDestination.set(0, destinationKind, t.endpoint(c.number))
 		return t.request(c, t.texts.findDestination, wantsDestination)
 	case fillConnections:
+		if t.config.Endpoints > 0 {
+			return t.save(c, endpointKind, t.endpoint(number))
+		}
 		write(t.texts.save.ttl, t.fillTTL())
 		return t.save(c, cachedKind, number)
 	case fillBindings:
@@ -106,11 +109,12 @@ func (t *thread) fillTTL() int {
 	return t.config.TTL - t.random.IntN(t.config.TTL/2+1)
 }
 
-func (t *thread) endpoint(c *client) int {
+// endpoint is the one of a number: shared, or of its own.
+func (t *thread) endpoint(number int) int {
 	if t.config.Endpoints > 0 {
-		return c.number % t.config.Endpoints
+		return number % t.config.Endpoints
 	}
-	return c.number
+	return number
 }
 
 func (t *thread) save(c *client, kind byte, number int) error {
@@ -163,12 +167,12 @@ func (t *thread) heard(c *client) error {
 		return t.handOver(c)
 	case wantsSaved:
 		if t.run.Workload == Cycle {
-			t.texts.find.set(0, endpointKind, t.endpoint(c))
+			t.texts.find.set(0, endpointKind, t.endpoint(c.number))
 			return t.request(c, t.texts.find, wantsEndpoint)
 		}
 	case wantsBound:
 		if t.run.Workload == Deliver {
-			return t.save(c, endpointKind, t.endpoint(c))
+			return t.save(c, endpointKind, t.endpoint(c.number))
 		}
 	case wantsEndpoint, wantsDestination:
 		return t.found(c, which == 0)

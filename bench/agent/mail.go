@@ -77,7 +77,7 @@ func (t *thread) heardMail(c *client) error {
 		if err := t.poller.unwatch(c.held); err != nil {
 			return err
 		}
-		return t.bind(c, t.endpoint(c))
+		return t.bind(c, t.endpoint(c.number))
 	}
 	t.drop(c)
 	return t.finished(c)
