@@ -212,6 +212,26 @@ func TestFill(t *testing.T) {
 	})
 }
 
+// What a burst has left is kept in turn, or expires but for what is used.
+func TestBurst(t *testing.T) {
+	// Stock, too, can be held up for two seconds before it loses one.
+	burst := &Burst{Connections: 20, TTL: 4, Rate: 100, Seconds: 6}
+	b := &bench{options: options(t), programs: programs, out: io.Discard, progress: newProgress(os.Stderr), fail: func(err error) { t.Error(err) }}
+	if err := b.burst(t.Context(), burst); err != nil {
+		t.Fatal(err)
+	}
+	kept := map[string]int{oursFIFO: 21, oursLIFO: 1, stock: 21} // with the one in use
+	for _, r := range burst.Remains {
+		if last := r.Open[len(r.Open)-1]; r.Open[0] != burst.Connections || last != kept[r.Server] {
+			t.Errorf("%s: %d connections at last, want %d; all: %d", r.Server, last, kept[r.Server], r.Open)
+		}
+		delete(kept, r.Server)
+	}
+	if len(kept) > 0 {
+		t.Errorf("not seen: %v", kept)
+	}
+}
+
 // A server that stands still shows in the latency at a fixed rate of as many
 // operations as were due meanwhile, though no more than the clients were begun.
 func TestFixedRateSeesStall(t *testing.T) {

@@ -116,6 +116,7 @@ func TestReportWithGaps(t *testing.T) {
 	writeSweep(&screen, &sweep)
 	writeOutcome(&screen, sweep.Runs[1])
 	results := &Results{Sweeps: []*Sweep{&sweep}, Outcomes: sweep.Runs, Goals: []Goal{{"w", "g", "1", "met"}}, Memory: []Memory{{Server: ours}}}
+	results.Burst = &Burst{Seconds: 1, Remains: []Remains{{Server: oursFIFO, Open: make([]int, burstSamples+1)}}}
 	file := filepath.Join(t.TempDir(), "RESULTS.md")
 	if err := writeReport(results, file); err != nil {
 		t.Fatal(err)
@@ -126,8 +127,8 @@ func TestReportWithGaps(t *testing.T) {
 			t.Errorf("NaN in:\n%s", name)
 		}
 	}
-	pictures, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "bound-*.svg"))
-	if len(pictures) != len(drawings) {
+	pictures, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "b*.svg"))
+	if len(pictures) != len(drawings)+1 {
 		t.Errorf("pictures: %v", pictures)
 	}
 }

@@ -51,6 +51,7 @@ func (b *bench) goals(ctx context.Context) error {
 		cycle    = measure(Scenario{Workload: agent.Cycle, Clients: 64}, b.programs)
 		thousand = measure(Scenario{Workload: agent.Cycle, Clients: 1000}, b.programs)
 		cached   = measure(Scenario{Workload: agent.Cycle, Clients: 64, Cached: manyCached}, b.programs)
+		_        = measure(Scenario{Workload: agent.Cycle, Clients: 64, Endpoints: 1, Cached: manyCached}, b.programs)
 		bind     = measure(Scenario{Workload: agent.Bind, Clients: 64, Bound: someBound}, b.programs)
 		flat     = measure(Scenario{Workload: agent.Bind, Clients: 64, Bound: many}, quick)
 		miss     = measure(Scenario{Workload: agent.Miss, Clients: 64}, b.programs)

@@ -25,7 +25,9 @@ const (
 	// settleTime is for what a server does of itself after work, such as
 	// giving memory back.
 	settleTime = 1500 * time.Millisecond
-	idleTime   = 2 * time.Second
+	// restTime is for what a server does about connections that stay for a while.
+	restTime = 500 * time.Millisecond
+	idleTime = 2 * time.Second
 )
 
 // memory measures the servers' memory step by step, and then how idle they are.
@@ -72,6 +74,9 @@ func (r *race) grow(ctx context.Context, s *server, m *Memory) (*agent.Fleet, er
 		return nil, err
 	}
 	m.Note = s.failed
+	if err := sleep(ctx, restTime); err != nil {
+		return nil, err
+	}
 	filled, err := resident(s.daemon)
 	if err != nil {
 		return nil, s.explain(err)

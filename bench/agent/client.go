@@ -16,6 +16,7 @@ type client struct {
 	owed   bool // the dummy that ends a find
 	got    int32
 	number int    // names its endpoint and destination
+	turn   int    // number of its operation, in a fill
 	start  int64  // of its operation
 	inode  uint64 // of what it has saved; only if that is verified
 }
@@ -72,8 +73,9 @@ func (c *client) index(t *thread) int32 {
 	return int32((uintptr(unsafe.Pointer(c)) - uintptr(unsafe.Pointer(&t.clients[0]))) / unsafe.Sizeof(*c))
 }
 
-// start begins an operation; number is that of a fill.
-func (t *thread) start(c *client, number int) error {
+// start begins an operation, or goes on with it when a connection has been opened.
+func (t *thread) start(c *client) error {
+	number := c.turn
 	switch t.run.Workload {
 	case Cycle:
 		return t.save(c, endpointKind, t.endpoint(c.number))
@@ -119,9 +121,7 @@ func (t *thread) endpoint(number int) int {
 
 func (t *thread) save(c *client, kind byte, number int) error {
 	if c.held < 0 {
-		if err := t.dial(c); err != nil {
-			return err
-		}
+		return t.connectMail(c)
 	}
 	t.texts.save.set(0, kind, number)
 	return t.request(c, t.texts.save, wantsDummy)

@@ -30,7 +30,7 @@ func newMailTexts(size int) mailTexts {
 	}
 }
 
-// connectMail begins a delivery over a new connection.
+// connectMail opens a connection, to begin a delivery or to save it.
 func (t *thread) connectMail(c *client) error {
 	if err := t.dial(c); err != nil {
 		return err
@@ -63,6 +63,12 @@ func (t *thread) heardMail(c *client) error {
 	}
 	switch c.state {
 	case wantsGreeting:
+		if t.run.Workload != Deliver {
+			if err := t.poller.unwatch(c.held); err != nil {
+				return err
+			}
+			return t.start(c)
+		}
 		return t.say(c, t.mail.ehlo, wantsHello)
 	case wantsHello, wantsReset:
 		return t.say(c, t.mail.envelope, wantsGo)

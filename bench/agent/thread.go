@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/bench/sink"
 )
 
 // thread drives a share of the clients. It belongs to one goroutine at a time.
@@ -98,10 +100,15 @@ func (t *thread) close() {
 	unix.Close(t.poller.fd)
 }
 
-// hold opens a connection for each client.
+// hold opens a connection for each client, and takes the greeting.
 func (t *thread) hold() error {
 	for i := range t.clients {
 		if err := t.dial(&t.clients[i]); err != nil {
+			return err
+		}
+	}
+	for i := range t.clients {
+		if err := readGreeting(int(t.clients[i].held), sink.Greeting); err != nil {
 			return err
 		}
 	}
@@ -199,9 +206,9 @@ func (t *thread) begin() error {
 		t.idle = t.idle[:last]
 		t.busy++
 		c.start = start
-		number := t.next
+		c.turn = int(t.next)
 		t.next += t.step
-		if err := t.start(c, int(number)); err != nil {
+		if err := t.start(c); err != nil {
 			return t.explain(c, err)
 		}
 	}
