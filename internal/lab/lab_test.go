@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,18 +33,33 @@ func dial(t *testing.T, s *Sink) (*net.TCPConn, *bufio.Reader) {
 	return conn, r
 }
 
+func quit(conn *net.TCPConn) { fmt.Fprint(conn, "QUIT\r\n") }
+
+// awaitInput returns when there is something to read, and leaves it unread.
+func awaitInput(conn *net.TCPConn) {
+	raw, _ := conn.SyscallConn()
+	raw.Read(func(fd uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		return err != syscall.EAGAIN
+	})
+}
+
 // A session's end is put down for what it was.
 func TestSinkEnds(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		cfg  SinkConfig
-		end  func(*net.TCPConn)
+		end  func(*net.TCPConn, *Sink)
 		want Counts
 	}{
-		{"quit", SinkConfig{}, func(c *net.TCPConn) { fmt.Fprint(c, "QUIT\r\n") }, Counts{Quit: 1}},
-		{"close", SinkConfig{}, func(c *net.TCPConn) { c.Close() }, Counts{EOF: 1}},
-		{"reset", SinkConfig{}, func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, Counts{Reset: 1}},
-		{"silence", SinkConfig{IdleClose: time.Millisecond}, func(*net.TCPConn) {}, Counts{Idle: 1}},
+		{"quit", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { quit(c); c.Read(make([]byte, 99)); c.Close() }, Counts{Quit: 1}},
+		{"quit and close", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { quit(c); c.Close() }, Counts{Quit: 1, Deaf: 1}},
+		{"quit and reset", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { quit(c); awaitInput(c); c.Close() }, Counts{Quit: 1, Deaf: 1}},
+		{"quit and stay", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { quit(c) }, Counts{Quit: 1}},
+		{"close", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { c.Close() }, Counts{EOF: 1}},
+		{"reset", SinkConfig{}, func(c *net.TCPConn, _ *Sink) { c.SetLinger(0); c.Close() }, Counts{Reset: 1}},
+		{"silence", SinkConfig{IdleClose: time.Millisecond}, func(*net.TCPConn, *Sink) {}, Counts{Idle: 1}},
+		{"dropped", SinkConfig{}, func(_ *net.TCPConn, s *Sink) { s.Drop() }, Counts{Dropped: 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, err := NewSink(test.cfg)
@@ -52,7 +68,7 @@ func TestSinkEnds(t *testing.T) {
 			}
 			defer s.Close()
 			conn, _ := dial(t, s)
-			test.end(conn)
+			test.end(conn, s)
 			if err := Poll(limit(t), func() bool { return s.Counts().Open == 0 }); err != nil {
 				t.Fatal(err)
 			}

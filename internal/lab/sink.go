@@ -37,7 +37,7 @@ type Sink struct {
 }
 
 // Counts is what a Sink has seen. Each session that is over ended in one of
-// the last four ways.
+// the last five ways.
 type Counts struct {
 	Sessions int // accepted
 	Open     int // of them, still there
@@ -45,10 +45,13 @@ type Counts struct {
 	Secured  int // of them, under TLS
 	Messages int
 
-	Quit  int // said QUIT
-	EOF   int // closed without a word
-	Reset int // closed with unread data, or broken
-	Idle  int // closed by us, for silence
+	Deaf int // said QUIT, and did not wait for the reply
+
+	Quit    int // said QUIT
+	EOF     int // closed without a word
+	Reset   int // closed with unread data, or broken
+	Idle    int // closed by us, for silence
+	Dropped int // closed by us, by Drop, Restart or Close
 }
 
 // NewSink starts a receiver on a loopback port.
@@ -88,15 +91,50 @@ func (s *Sink) Recipients() map[string]int {
 }
 
 // Close ends the receiver and its sessions.
-func (s *Sink) Close() {
+func (s *Sink) Close() { s.end() }
+
+// end returns when the last session is gone; none comes after those dropped.
+func (s *Sink) end() (dropped int) {
 	s.listener.Close()
 	s.mu.Lock()
 	s.closed = true
-	for conn := range s.open {
-		conn.Close()
-	}
 	s.mu.Unlock()
+	dropped = s.Drop()
 	s.sessions.Wait()
+	return dropped
+}
+
+// Drop closes the sessions there are, and returns how many these were. The
+// clients see the end of file.
+func (s *Sink) Drop() int { return s.drop(net.Conn.Close) }
+
+// Reset is like Drop, but what the clients see is a connection reset.
+func (s *Sink) Reset() int {
+	return s.drop(func(conn net.Conn) error {
+		conn.(*net.TCPConn).SetLinger(0)
+		return conn.Close()
+	})
+}
+
+// Restart ends the receiver and its sessions, and starts another on the same
+// port. The counters go on. Returns like Drop.
+func (s *Sink) Restart() (dropped int, err error) {
+	dropped = s.end()
+	if s.listener, err = net.ListenTCP("tcp4", s.listener.Addr().(*net.TCPAddr)); err != nil {
+		return dropped, err
+	}
+	s.closed = false // nobody else is there
+	s.sessions.Go(s.accept)
+	return dropped, nil
+}
+
+func (s *Sink) drop(end func(net.Conn) error) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.open {
+		end(conn)
+	}
+	return len(s.open)
 }
 
 func (s *Sink) accept() {
@@ -143,18 +181,24 @@ func (s *Sink) serve(conn net.Conn) {
 	ss.use(conn)
 	ss.reply("220 sink ESMTP")
 	err := ss.run()
+	deaf := err == nil && !ss.heard(conn.(*net.TCPConn))
 	conn.Close()
 	s.count(func(c *Counts) {
 		delete(s.open, conn)
 		switch {
 		case err == nil:
 			c.Quit++
+			if deaf {
+				c.Deaf++
+			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			c.Idle++
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			c.EOF++
 		case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 			c.Reset++
+		case errors.Is(err, net.ErrClosed):
+			c.Dropped++
 		}
 	})
 }
@@ -207,6 +251,26 @@ func (ss *session) run() error {
 		}
 	}
 }
+
+// heard leaves it to the client to close, for a moment, and reports whether
+// it has read the reply to QUIT: otherwise the kernel answered it with a
+// reset, which is an error of the read, or pending where the end of file came first.
+func (ss *session) heard(conn *net.TCPConn) bool {
+	ss.conn.SetReadDeadline(time.Now().Add(courtesy))
+	if _, err := ss.r.ReadByte(); errors.Is(err, syscall.ECONNRESET) {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	pending := 0
+	raw.Control(func(fd uintptr) { pending, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR) })
+	return err == nil && pending == 0
+}
+
+// courtesy is how long a client that said QUIT may take to close.
+const courtesy = time.Second
 
 func (ss *session) greeting() string {
 	text := "250-sink\r\n250-PIPELINING\r\n"
