@@ -77,9 +77,11 @@ anvil     unix        -  -  n  -      1  anvil
 tlsproxy  unix        -  -  n  -      0  tlsproxy
 postlog   unix-dgram  n  -  n  -      1  postlogd
 %s        unix        -  -  %s -      %s scache %s
+%s
 `,
 		cmp.Or(l.cfg.SMTPProcs, 10), words(l.cfg.SMTPArgs),
-		cmp.Or(l.cfg.Service, "scache"), chroot, cmp.Or(l.cfg.Limit, "1"), words(l.cfg.MasterArgs))
+		cmp.Or(l.cfg.Service, "scache"), chroot, cmp.Or(l.cfg.Limit, "1"), words(l.cfg.MasterArgs),
+		l.cfg.Services)
 }
 
 func (l *Lab) writeConfig() error {

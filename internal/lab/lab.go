@@ -35,6 +35,8 @@ type Config struct {
 	// The smtp line of master.cf.
 	SMTPProcs int      // process limit; 0: 10
 	SMTPArgs  []string // words behind the program's name
+
+	Services string // more lines of master.cf
 }
 
 // Lab is one Postfix instance.

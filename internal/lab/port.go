@@ -31,4 +31,14 @@ func listen() (*net.TCPListener, error) {
 	return nil, fmt.Errorf("lab: %w", err)
 }
 
+// FreePort finds a port for a program that cannot be handed a socket.
+func FreePort() (int, error) {
+	l, err := listen()
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return portOf(l), nil
+}
+
 func portOf(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }

@@ -51,7 +51,7 @@ type Counts struct {
 	EOF     int // closed without a word
 	Reset   int // closed with unread data, or broken
 	Idle    int // closed by us, for silence
-	Dropped int // closed by us, by Drop, Restart or Close
+	Dropped int // closed by us, by Drop and its kin
 }
 
 // NewSink starts a receiver on a loopback port.
@@ -112,6 +112,14 @@ func (s *Sink) Drop() int { return s.drop(net.Conn.Close) }
 func (s *Sink) Reset() int {
 	return s.drop(func(conn net.Conn) error {
 		conn.(*net.TCPConn).SetLinger(0)
+		return conn.Close()
+	})
+}
+
+// Dismiss is like Drop, but says so before: 421.
+func (s *Sink) Dismiss() int {
+	return s.drop(func(conn net.Conn) error {
+		fmt.Fprint(conn, "421 4.4.2 Idle for too long\r\n")
 		return conn.Close()
 	})
 }

@@ -29,12 +29,11 @@ func NewSMTPSink(ctx context.Context) (*SMTPSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	free, err := listen()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
-	s := &SMTPSink{port: portOf(free), done: make(chan struct{})}
-	free.Close() // smtp-sink cannot be handed a socket
+	s := &SMTPSink{port: port, done: make(chan struct{})}
 	s.cmd = exec.Command(filepath.Join(sys.commandDir, "smtp-sink"),
 		"-4", "-c", "-u", sys.owner, fmt.Sprintf("127.0.0.1:%d", s.port), "100")
 	s.cmd.Env = []string{} // MAIL_CONFIG is none of its business

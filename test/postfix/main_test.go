@@ -8,6 +8,7 @@
 package postfix_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,15 +23,16 @@ import (
 )
 
 var (
-	binary string // the scache under test
-	stock  bool   // it is Postfix's own
+	binary      string // the scache under test
+	stockBinary string // Postfix's own
+	stock       bool   // they are the same
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	own, err := lab.StockScache()
-	if errors.Is(err, lab.ErrNotInstalled) {
+	var err error
+	if stockBinary, err = lab.StockScache(); errors.Is(err, lab.ErrNotInstalled) {
 		fmt.Fprintf(os.Stderr, "%v\nThese tests need it: `make test` installs Debian's package first.\n", err)
 		return 1
 	}
@@ -40,7 +42,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer remove()
-	stock = sameFile(binary, own)
+	stock = sameFile(binary, stockBinary)
 	return m.Run()
 }
 
@@ -68,10 +70,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// start builds an instance around the binary under test and starts it.
+// start builds an instance around the binary under test, if the configuration
+// names no other, and starts it.
 func start(t *testing.T, cfg lab.Config) *lab.Lab {
 	t.Helper()
-	cfg.Scache = binary
+	cfg.Scache = cmp.Or(cfg.Scache, binary)
 	l, err := lab.New(cfg)
 	must(t, err)
 	t.Cleanup(func() {
@@ -157,6 +160,22 @@ func wantLog(t *testing.T, l *lab.Lab, pattern string) {
 	if len(l.LogLines(regexp.MustCompile(pattern))) == 0 {
 		t.Errorf("no line in the mail log matches %q", pattern)
 	}
+}
+
+// both runs a scenario with the cache under test, and with Postfix's own: what is
+// better must show in the difference.
+func both(t *testing.T, scenario func(t *testing.T, program string, ours bool)) {
+	t.Run("stock", func(t *testing.T) {
+		t.Parallel()
+		scenario(t, stockBinary, false)
+	})
+	t.Run("ours", func(t *testing.T) {
+		if stock {
+			t.Skip("Postfix's own is under test")
+		}
+		t.Parallel()
+		scenario(t, binary, true)
+	})
 }
 
 func wantNotLogged(t *testing.T, l *lab.Lab, pattern string) {
