@@ -1,0 +1,263 @@
+package protocol
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What happens when something runs out. limits_test.go has the descriptors that there
+// are at the start.
+
+// Somebody lowers the limit of a daemon with a full cache, and raises it again.
+func TestLimitLowered(t *testing.T) {
+	t.Parallel()
+	better(t, "stock dies")
+	d := startLimited(t, 256)
+	p := newPair(t)
+	c := d.dial()
+	c.fillUp(p, 256)
+	lower := unix.Rlimit{Cur: 64, Max: 256}
+	if err := unix.Prlimit(d.PID, unix.RLIMIT_NOFILE, &lower, nil); err != nil {
+		t.Fatal(err)
+	}
+	// The first one that is lost tells the daemon; from then on there is room.
+	trySave := func() string {
+		c.send(saveEndp("1000", "F", "F"))
+		c.want(dummy)
+		c.sendFD("\x00", p.near)
+		return c.wantOneOf(statusOK, statusFail)
+	}
+	eventually(t, func() error {
+		if trySave() != statusOK {
+			return errNotYet
+		}
+		return nil
+	})
+	eventually(t, func() error {
+		if n := d.fds(); n > 64 {
+			return fmt.Errorf("%d descriptors are open", n)
+		}
+		return nil
+	})
+	for range 100 {
+		c.save("1000", "F", "F", p.near)
+	}
+	d.dial().inStep()
+	if err := unix.Prlimit(d.PID, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256}, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.save("1000", "F", "F", p.near)
+}
+
+// Clients have all descriptors: who saves gets room as long as something can be
+// evicted, and status 2 then.
+func TestClientsHaveAll(t *testing.T) {
+	t.Parallel()
+	better(t, "stock dies")
+	d := startLimited(t, 64)
+	p := newPair(t)
+	c := d.dial()
+	c.save("1000", "E", "EP", p.near)
+	var others []*client
+	for range 100 {
+		others = append(others, d.dialOnly(t))
+	}
+	for range 20 {
+		c.send(saveEndp("1000", "F", "F"))
+		c.want(dummy)
+		c.sendFD("\x00", p.near)
+		c.wantOneOf(statusOK, statusFail)
+		c.inStep()
+	}
+	for _, o := range others {
+		o.close()
+	}
+	eventually(t, func() error {
+		c.send(saveEndp("1000", "F", "F"))
+		c.want(dummy)
+		c.sendFD("\x00", p.near)
+		if c.wantOneOf(statusOK, statusFail) == statusFail {
+			return errNotYet
+		}
+		return nil
+	})
+	d.dial().inStep()
+}
+
+// A client that finds and finds and never reads is sent a few descriptors, and no more:
+// the kernel counts those on their way by user, and there are others.
+func TestUnreadDescriptorsAreBounded(t *testing.T) {
+	t.Parallel()
+	better(t, "stock answers one request of a write")
+	d := start(t)
+	p := newPair(t)
+	c, greedy := d.dial(), d.dial()
+	const n, most = 100, 8
+	for i := range n {
+		c.save("1000", "E", prop(i), p.near)
+	}
+	full := d.fds()
+	greedy.send(strings.Repeat(findEndp("E")+dummy+dummy, n))
+	c.inStep()
+	// It was sent as many as are not the daemon's any longer; one more is found.
+	eventually(t, func() error {
+		if sent := full - d.fds(); sent < most-1 {
+			return fmt.Errorf("%d were sent", sent)
+		}
+		return nil
+	})
+	c.inStep()
+	if sent := full - d.fds(); sent > most {
+		t.Errorf("%d descriptors were sent to a client that reads none", sent)
+	}
+	for i := range n { // all come when it reads
+		greedy.want(endpHit(prop(i)))
+		p.wantBack(t, greedy.wantFD())
+	}
+	greedy.inStep()
+}
+
+// Vanished with the descriptor unread: back in the cache, for everybody.
+func TestVanishedUnread(t *testing.T) {
+	t.Parallel()
+	better(t, "stock closes it")
+	d := start(t)
+	before := d.settled()
+	c := d.dial()
+	for i := range 20 {
+		p := newPair(t)
+		c.save("100", "E", prop(i), p.near)
+		other := d.dial()
+		other.send(findEndp("E"))
+		other.want(endpHit(prop(i)))
+		other.send(dummy)
+		other.taken()
+		d.arrived(other)
+		other.close()
+		d.wantFDs(before + 2) // the client and the connection
+		c.wantEndp("E", prop(i), p)
+	}
+}
+
+// arrived waits until the client has something to read.
+func (d *daemon) arrived(c *client) {
+	d.t.Helper()
+	c.control(func(fd int) error {
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+			if err == unix.EINTR {
+				continue
+			}
+			if n != 1 {
+				d.t.Error("nothing has arrived")
+			}
+			return err
+		}
+	})
+}
+
+// Descriptors of odd kinds, where they belong and where not: none is left behind.
+func TestOddDescriptors(t *testing.T) {
+	t.Parallel()
+	better(t, "stock leaks some, and waits for its clients")
+	d := start(t)
+	d.besieged(func(n *neighbour) {
+		c := d.dial()
+		defer c.close()
+		for _, kind := range oddKinds(t) {
+			c.send(saveEndp("100", "odd", kind.name))
+			c.want(dummy)
+			c.sendFD("\x00", kind.fd)
+			c.want(statusOK)
+			c.send(findEndp("odd"))
+			c.want(endpHit(kind.name))
+			fd := c.take()
+			if same, err := sameOpenFile(fd, kind.fd); err != nil || !same {
+				t.Errorf("%s: another file came back, %v", kind.name, err)
+			}
+			unix.Close(fd)
+			c.sendFD(findEndp("nothing"), slices.Repeat([]int{kind.fd}, 5)...)
+			c.want(endpMiss)
+			c.save("1", "expiring", "", kind.fd)
+			n.served()
+		}
+		eventually(t, func() error {
+			if _, fd := c.find("expiring"); fd >= 0 {
+				unix.Close(fd)
+				return errNotYet
+			}
+			return nil
+		})
+	})
+}
+
+type oddKind struct {
+	name string
+	fd   int
+}
+
+func oddKinds(t *testing.T) (kinds []oddKind) {
+	t.Helper()
+	add := func(name string, fd int, err error) int {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		kinds = append(kinds, oddKind{name, fd})
+		return fd
+	}
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	add("O_PATH", fd, err)
+	fd, err = unix.Open("/tmp", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	add("directory", fd, err)
+	fd, err = unix.Eventfd(1, unix.EFD_CLOEXEC)
+	event := add("eventfd", fd, err)
+	fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	epoll := add("epoll", fd, err)
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		t.Fatal(err)
+	}
+	fd, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+	add("timerfd", fd, err)
+	fd, err = unix.MemfdCreate("memory", unix.MFD_CLOEXEC)
+	add("memfd", fd, err)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each holds the other, and itself, unread.
+	for i, fd := range pair {
+		if err := unix.Sendmsg(fd, []byte("x"), unix.UnixRights(pair[:]...), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		add(fmt.Sprintf("a socket that holds itself, %d", i), fd, nil)
+	}
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	add("netlink", fd, err)
+	return kinds
+}
+
+// Thousands that connect and say nothing cost nobody anything.
+func TestSilentClients(t *testing.T) {
+	t.Parallel()
+	better(t, "stock serves one at a time")
+	d := start(t)
+	d.besieged(func(n *neighbour) {
+		silent := make([]*client, 5000)
+		for i := range silent {
+			silent[i] = d.dialOnly(t)
+			if i%500 == 0 {
+				n.served()
+			}
+		}
+		n.served()
+		for _, c := range silent {
+			c.close()
+		}
+	})
+}
