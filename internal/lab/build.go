@@ -7,13 +7,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
-// Build compiles this module's scache into a directory, as it is shipped: without cgo.
-func Build(ctx context.Context, dir string) (path string, err error) {
+// Build compiles this module's scache into a directory, as it is shipped: without
+// cgo. The flags are further ones of go build; -race is the one that needs cgo.
+func Build(ctx context.Context, dir string, flags ...string) (path string, err error) {
 	path = filepath.Join(dir, "scache")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, "github.com/scache/scache")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/scache/scache")...)
+	cgo := "CGO_ENABLED=0"
+	if slices.Contains(flags, "-race") {
+		cgo = "CGO_ENABLED=1"
+	}
+	cmd.Env = append(os.Environ(), cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -21,8 +28,9 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 }
 
 // UnderTest names the scache that tests are about: the one in the environment's
-// SCACHE_BINARY, or ours, built into a directory of its own that remove removes.
-func UnderTest(ctx context.Context) (path string, remove func(), err error) {
+// SCACHE_BINARY, or ours, built with these flags into a directory of its own that
+// remove removes.
+func UnderTest(ctx context.Context, flags ...string) (path string, remove func(), err error) {
 	if path = os.Getenv("SCACHE_BINARY"); path != "" {
 		return path, func() {}, nil
 	}
@@ -31,7 +39,7 @@ func UnderTest(ctx context.Context) (path string, remove func(), err error) {
 		return "", nil, err
 	}
 	remove = func() { os.RemoveAll(dir) }
-	if path, err = Build(ctx, dir); err != nil {
+	if path, err = Build(ctx, dir, flags...); err != nil {
 		remove()
 		return "", nil, err
 	}
