@@ -272,7 +272,22 @@ func (d *Daemon) Close() error {
 	return os.RemoveAll(d.Dir)
 }
 
-// SetNoFile changes the running daemon's limits of descriptors.
+// SetNoFile changes the running daemon's limits of descriptors. That needs its user and
+// group, or a right that root in a container may lack.
 func (d *Daemon) SetNoFile(soft, hard uint64) error {
-	return unix.Prlimit(d.PID, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: hard}, nil)
+	uid, gid, _, _, err := d.Credentials()
+	if err != nil {
+		return err
+	}
+	return onOwnThread(func() error {
+		// The bare system calls change this thread only.
+		g, u := uintptr(gid), uintptr(uid)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, g, g, g); errno != 0 {
+			return errno
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, u, u, u); errno != 0 {
+			return errno
+		}
+		return unix.Prlimit(d.PID, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: hard}, nil)
+	})
 }

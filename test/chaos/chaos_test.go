@@ -328,4 +328,3 @@ func (r *trial) eventually(f func() error) {
 		}
 	}
 }
-

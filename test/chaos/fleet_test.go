@@ -72,7 +72,7 @@ type member struct {
 	stderr  bytes.Buffer
 	ended   chan struct{} // all that it reported is read, and it is waited for
 
-	wake       time.Time // it is stopped until then; zero: it runs
+	wake        time.Time // it is stopped until then; zero: it runs
 	everStopped bool
 
 	// Under the fleet's lock.
