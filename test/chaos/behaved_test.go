@@ -163,13 +163,14 @@ func (u *user) turn() error {
 func (u *user) save(ctx context.Context, l *line, endpoint int) error {
 	padding := u.rnd.IntN(200)
 	if u.rnd.IntN(20) == 0 {
-		padding = u.rnd.IntN(20_000)
+		padding = u.rnd.IntN(10_000)
 	}
 	ttl := time.Duration(1+u.rnd.IntN(2*ttlLimit)) * time.Second // the longer half is lowered
+	asked := now()
 	err := u.cache.SaveEndpoint(ctx, ttl, endpointName(endpoint), property(l.serial, endpoint, padding), l.Conn.(*net.TCPConn))
 	switch {
 	case errors.Is(err, client.ErrRefused):
-		u.say("refused")
+		u.say("refused %d", asked)
 	case err != nil:
 		return err
 	}
@@ -247,10 +248,8 @@ func (u *user) dial() *line {
 	l, err := dialSink(u.config.Sink)
 	if err != nil {
 		u.say("fault dial: %v", err)
-		return nil
 	}
-	if l.serial == 0 {
-		l.Close()
+	if l == nil {
 		return nil
 	}
 	if u.rnd.IntN(10) == 0 { // the daemon's close might have to wait
@@ -259,14 +258,20 @@ func (u *user) dial() *line {
 	return l
 }
 
-// dialSink opens a connection to the sink; it has no serial number if it is dead already.
+// dialSink opens a connection to the sink; nil if that ended it at once.
 func dialSink(address string) (*line, error) {
 	conn, err := net.DialTimeout("tcp", address, patience)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	l := &line{Conn: conn}
-	fmt.Sscanf(l.hear(), "220 %d", &l.serial)
+	if fmt.Sscanf(l.hear(), "220 %d", &l.serial); l.serial == 0 {
+		l.Close()
+		return nil, nil
+	}
 	return l, nil
 }
 

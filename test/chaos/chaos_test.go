@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,18 +36,20 @@ const (
 	stall = 10 * time.Second
 )
 
+// mostThreads is far above what the daemon needs, of which most are Go's.
+const mostThreads = 30
+
 // The daemon's bounds: so small that they are met all the time.
 const (
 	ttlLimit   = 4 // seconds
 	ipcTimeout = 15 * time.Second
 	sizeLimit  = 40
-	textLimit  = 256 << 10
+	textLimit  = 300 << 10 // more than what all clients can be saving at a time
 
 	// Descriptors: there is room for all clients as a rule, and at times for
 	// hardly any.
-	noFile, leastNoFile = 256, 24
-	// The kernel limits a user's descriptors on their way by the same number.
-	mostUntaken = 4
+	noFile, leastNoFile = 512, 24
+	longestSqueeze      = 4 * time.Second
 )
 
 var parameters = []string{
@@ -78,7 +83,8 @@ type trial struct {
 	fleet   *fleet
 	monitor *monitor
 	rnd     *rand.Rand
-	noFile  int
+	noFile  int       // the daemon's descriptor limit
+	relief  time.Time // when it is raised again at the latest
 
 	mu     sync.Mutex
 	faults []string
@@ -114,9 +120,17 @@ func TestChaos(t *testing.T) {
 	r.fleet.end()
 	r.wantAllGone(settled)
 	r.wantGoodEnd()
-	r.wantMeasures()
+	r.wantBoundsMet()
+	r.wantFlat()
+	r.write()
+	r.tell()
+}
+
+// tell reports what was wrong.
+func (r *trial) tell() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	t := r.t
 	for i, fault := range r.faults {
 		if i < mostFaults {
 			t.Error(fault)
@@ -226,9 +240,7 @@ func (r *trial) run() {
 				r.t.Fatal(err)
 			}
 		}
-		if r.rnd.IntN(40) == 0 {
-			r.squeeze()
-		}
+		r.squeeze()
 		for _, name := range r.fleet.stalled(stall) {
 			r.fault("%s behaves and runs, and got nothing done in %v", name, stall)
 		}
@@ -244,20 +256,29 @@ func (r *trial) run() {
 	r.setNoFile(noFile)
 }
 
-// squeeze lowers the daemon's limit of descriptors under it, or raises it again.
+// squeeze lowers the daemon's limit of descriptors under it for a while.
 func (r *trial) squeeze() {
-	if r.noFile < noFile {
-		r.setNoFile(noFile)
-		return
+	switch {
+	case r.noFile < noFile:
+		if time.Now().After(r.relief) {
+			r.setNoFile(noFile)
+		}
+	case r.rnd.IntN(80) == 0:
+		r.relief = time.Now().Add(time.Duration(r.rnd.Int64N(int64(longestSqueeze))))
+		r.setNoFile(leastNoFile + r.rnd.IntN(100))
 	}
-	r.fleet.counts.squeezes++
-	r.setNoFile(leastNoFile + r.rnd.IntN(noFile-leastNoFile))
 }
 
 func (r *trial) setNoFile(n int) {
-	r.noFile = n
+	low := n < noFile
+	if low {
+		r.fleet.squeezed(true)
+	}
 	if err := r.daemon.SetNoFile(uint64(n), noFile); err != nil {
 		r.fault("%v", err)
+	}
+	if r.noFile = n; !low {
+		r.fleet.squeezed(false)
 	}
 }
 
@@ -291,27 +312,68 @@ func (r *trial) wantGoodEnd() {
 	}
 }
 
-// wantMeasures looks at what was measured, and writes it.
-func (r *trial) wantMeasures() {
+var (
+	maximum = regexp.MustCompile(`^statistics: max simultaneous .* connection=(\d+)`)
+	counted = regexp.MustCompile(`(\w[\w -]*)=(\d+)`)
+)
+
+// wantBoundsMet wants the daemon to say that it had met its bounds, and kept them.
+func (r *trial) wantBoundsMet() {
+	sum := map[string]int{}
+	for _, line := range r.daemon.Texts() {
+		if match := maximum.FindStringSubmatch(line); match != nil {
+			if n, _ := strconv.Atoi(match[1]); n > sizeLimit {
+				r.fault("%d connections were cached, more than %d", n, sizeLimit)
+			}
+		}
+		if counts, ok := strings.CutPrefix(line, "closed:"); ok {
+			for _, match := range counted.FindAllStringSubmatch(counts, -1) {
+				n, _ := strconv.Atoi(match[2])
+				sum[match[1]] += n
+			}
+		}
+	}
+	r.t.Logf("the daemon counted %v", sum)
+	if *duration < time.Minute {
+		return
+	}
+	for _, name := range []string{"evicted", "hung-up", "displaced bindings", "lowered ttl", "lost descriptors", "delayed clients", "disconnected clients"} {
+		if sum[name] == 0 {
+			r.fault("the daemon counted no %s", name)
+		}
+	}
+}
+
+// wantFlat wants memory not to grow, and looks at the number of threads.
+func (r *trial) wantFlat() {
 	m := r.monitor
 	if len(m.samples) < 10 {
 		r.fault("there are %d samples only", len(m.samples))
 		return
 	}
 	first, last := m.thirds(func(s sample) float64 { return float64(s.memory) })
-	r.t.Logf("memory %.1f MB, then %.1f MB; at most %d descriptors, %d threads", first/1e6, last/1e6,
-		m.most(func(s sample) int { return s.descriptors }), m.most(func(s sample) int { return s.threads }))
+	threads := m.most(func(s sample) int { return s.threads })
+	r.t.Logf("memory %.1f MB, then %.1f MB; at most %d threads, %d descriptors", first/1e6, last/1e6,
+		threads, m.most(func(s sample) int { return s.descriptors }))
+	if last > first*3/2+8e6 {
+		r.fault("memory grew from %.1f MB to %.1f MB", first/1e6, last/1e6)
+	}
+	if threads > mostThreads {
+		r.fault("the daemon had %d threads", threads)
+	}
+}
+
+// write writes what was measured, where that is asked for.
+func (r *trial) write() {
 	if *out == "" {
 		return
 	}
-	if err := os.MkdirAll(*out, 0o755); err != nil {
-		r.t.Fatal(err)
+	err := os.MkdirAll(*out, 0o755)
+	if err == nil {
+		err = errors.Join(r.monitor.writeCSV(filepath.Join(*out, "soak.csv")), r.monitor.draw(*out))
 	}
-	if err := m.writeCSV(filepath.Join(*out, "chaos.csv")); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := m.draw(*out); err != nil {
-		r.t.Fatal(err)
+	if err != nil {
+		r.t.Error(err)
 	}
 }
 

@@ -52,14 +52,17 @@ type fleet struct {
 	members []*member
 	retired int64 // requests of those that are gone
 
-	mu     sync.Mutex // for what the members report
+	mu     sync.Mutex // for what follows, and what the members report
 	counts counts
+	// roomy is when the daemon's descriptor limit was raised last, zero while it is low.
+	roomy time.Duration
 }
 
 // counts is what is done and reported.
 type counts struct {
-	hits, dead, lost, refused int
-	kills, stops, squeezes    int
+	hits                   int64
+	dead, lost, refused    int
+	kills, stops, squeezes int
 }
 
 // member is one client process.
@@ -157,6 +160,11 @@ func (m *member) heard(line string) {
 		}
 	case "refused":
 		f.counts.refused++
+		var asked time.Duration
+		fmt.Sscan(rest, (*int64)(&asked))
+		if f.roomy != 0 && asked > f.roomy+aMoment {
+			f.fault("%s: a save was refused, although there was room", m.name)
+		}
 	case "done":
 		m.done = true
 	default:
@@ -226,12 +234,22 @@ func (f *fleet) stopped() (n int) {
 	return n
 }
 
+// squeezed notes that the daemon's descriptor limit is low now, or is not any more.
+func (f *fleet) squeezed(low bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.roomy = now(); low {
+		f.roomy = 0
+		f.counts.squeezes++
+	}
+}
+
 // retire keeps what a process that is gone has done.
 func (f *fleet) retire(m *member) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.retired += m.ops
-	f.counts.hits += int(m.hits)
+	f.counts.hits += m.hits
 }
 
 // stalled are the processes that behave, run, and have got nothing done for so long.

@@ -156,11 +156,11 @@ func (n *nuisance) withFiles(f func(fds ...int)) {
 		return
 	}
 	l, err := dialSink(n.Sink)
-	if err != nil {
+	if err != nil || l == nil {
 		return
 	}
 	defer l.Close()
-	if l.serial == 0 || l.ask("GIVE") != "ok" {
+	if l.ask("GIVE") != "ok" {
 		return
 	}
 	withDescriptor(l.Conn.(*net.TCPConn), func(fd int) { f(fd) })
@@ -235,7 +235,7 @@ func (n *nuisance) neverReading() {
 
 // neverTaking asks for connections and gets them, and leaves them where they are.
 func (n *nuisance) neverTaking() {
-	for range 1 + n.rnd.IntN(mostUntaken) {
+	for range n.rnd.IntN(40) {
 		n.send(n.find() + proto.DummyMessage + proto.DummyMessage)
 	}
 }
@@ -243,7 +243,7 @@ func (n *nuisance) neverTaking() {
 // greedy takes up room.
 func (n *nuisance) greedy() {
 	for i := range n.rnd.IntN(200) {
-		n.send(string(proto.AppendSaveDestination(nil, ttlLimit, fmt.Sprint(n.ownName(), i), n.text(8000), n.name())))
+		n.send(string(proto.AppendSaveDestination(nil, ttlLimit, fmt.Sprint(n.ownName(), i), n.text(16_000), n.name())))
 		n.receive()
 	}
 	n.withFiles(func(fds ...int) {
