@@ -2,6 +2,7 @@
 # make demo       a private Postfix delivers with and without the cache, and a table
 # make test       all tests, against real Postfix; installs what it lacks
 # make check      what a change has to pass: lint and test
+# make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)
@@ -9,7 +10,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # The build does not depend on git, nor on where it happens.
 GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
-.PHONY: build demo test check lint bench profile clean need
+DURATION := 10m
+OUT      := build/soak
+
+.PHONY: build demo test soak check lint bench profile clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
@@ -22,6 +26,10 @@ demo: need
 test: need
 	scripts/need gcc libc6-dev
 	go test -race -count=1 -timeout 20m ./...
+
+# The test bounds its own time.
+soak: need
+	go test -v -count=1 -timeout 0 ./test/chaos -duration $(DURATION) -out $(abspath $(OUT))
 
 check: lint test
 

@@ -98,7 +98,7 @@ func (u *user) run() {
 			continue
 		}
 		for !u.leave.Load() && u.check("turn", u.turn()) {
-			time.Sleep(time.Duration(u.rnd.IntN(10)) * time.Millisecond)
+			time.Sleep(time.Duration(u.rnd.IntN(20)) * time.Millisecond)
 			if u.rnd.IntN(100) == 0 {
 				break
 			}

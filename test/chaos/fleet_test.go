@@ -77,6 +77,7 @@ type member struct {
 
 	wake        time.Time // it is stopped until then; zero: it runs
 	everStopped bool
+	killed      bool
 
 	// Under the fleet's lock.
 	ops, hits int64
@@ -180,6 +181,7 @@ func (f *fleet) disturb() error {
 	case f.rnd.IntN(4) > 0 || !m.wake.IsZero():
 	case f.rnd.IntN(4) == 0:
 		f.counts.kills++
+		m.killed = true
 		m.cmd.Process.Kill()
 	case m.behaved && f.stopped() >= behavedProcesses/2: // some must be there to be hindered
 	default:
@@ -248,6 +250,9 @@ func (f *fleet) squeezed(low bool) {
 func (f *fleet) retire(m *member) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if m.behaved && !m.done && !m.killed {
+		f.fault("%s ended before its time: %v", m.name, m.cmd.ProcessState)
+	}
 	f.retired += m.ops
 	f.counts.hits += m.hits
 }
@@ -296,9 +301,6 @@ func (f *fleet) end() {
 			f.fault("%s does not end", m.name)
 			m.cmd.Process.Kill()
 			<-m.ended
-		}
-		if m.behaved && !m.done {
-			f.fault("%s ended before its time: %v", m.name, m.cmd.ProcessState)
 		}
 		f.retire(m)
 	}
