@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -179,21 +178,6 @@ func (f *flood) end(tail string) int64 {
 		f.c.t.Fatal("the daemon does not come to the end of a flood")
 		return 0
 	}
-}
-
-// descriptorsFree is how many more descriptors this process may open, less what
-// tests that run at the same time may need.
-func descriptorsFree(t testing.TB) int {
-	t.Helper()
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(limit.Cur) - len(open) - 4000
 }
 
 // sendNow sends what there is room for.
