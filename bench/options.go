@@ -23,6 +23,7 @@ with fixed replies, which shows what the kernel alone costs.
   go run ./bench                          the goals of this project, in a minute
   go run ./bench -workloads cycle,miss -clients 500 -rounds 5 -duration 2s
   go run ./bench -workloads cycle -cached 15000 -vs ""     ours and the floor only
+  go run ./bench -workloads cycle -cached 15000 -endpoints 1  each rests for a while
   go run ./bench -workloads cycle -clients 200 -rate 3000  a fixed rate: latencies
                                           count from when a request was due
   go run ./bench -workloads cycle -stopped 1  one more client, stopped in mid-request
