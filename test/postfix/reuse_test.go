@@ -112,15 +112,17 @@ func TestOnDemand(t *testing.T) {
 	wantNotLogged(t, l, trouble)
 }
 
+var reusingTLS = map[string]string{
+	"smtp_tls_security_level":        "may",
+	"smtp_tls_connection_reuse":      "yes",
+	"smtp_tls_loglevel":              "1",
+	"tlsproxy_client_security_level": "may", // tlsproxy 3.7.11 crashes without
+}
+
 // With TLS what smtp(8) caches is a UNIX-domain stream to tlsproxy(8).
 func TestTLS(t *testing.T) {
 	s := sink(t, lab.SinkConfig{TLS: true})
-	l := start(t, caching(map[string]string{
-		"smtp_tls_security_level":        "may",
-		"smtp_tls_connection_reuse":      "yes",
-		"smtp_tls_loglevel":              "1",
-		"tlsproxy_client_security_level": "may", // tlsproxy 3.7.11 crashes without
-	}, destination{"a.test", "127.0.0.1", s.Port()}, destination{"b.test", "localhost", s.Port()}))
+	l := start(t, caching(reusingTLS, destination{"a.test", "127.0.0.1", s.Port()}, destination{"b.test", "localhost", s.Port()}))
 
 	const each, messages = 150, 300
 	deliver(t, l, lab.Load{Domain: "a.test", Messages: each})
