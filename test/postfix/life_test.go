@@ -3,7 +3,6 @@ package postfix_test
 import (
 	"fmt"
 	"regexp"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
