@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -230,6 +231,26 @@ func TestManyExpire(t *testing.T) {
 	}
 	if want := r.base; r.descriptors.open != want {
 		t.Errorf("%d descriptors are counted at the end, %d at the start", r.descriptors.open, want)
+	}
+}
+
+// What could block is closed by goroutines, which are gone when it is.
+func TestNoGoroutineIsLeft(t *testing.T) {
+	before := runtime.NumGoroutine()
+	r := run(t, nil)
+	client := r.dial()
+	for range 20 {
+		var pipe [2]int
+		unix.Pipe2(pipe[:], unix.O_CLOEXEC)
+		save(t, client, "1", "a", pipe[0])
+		unix.Close(pipe[1])
+	}
+	unix.Close(client)
+	r.stop()
+	for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines, %d at the start", runtime.NumGoroutine(), before)
+		}
 	}
 }
 
