@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/master"
 )
 
 // What happens when something runs out. limits_test.go has the descriptors that there
@@ -260,4 +262,58 @@ func TestSilentClients(t *testing.T) {
 			c.close()
 		}
 	})
+}
+
+// The kernel takes no more descriptors of the daemon's user (ETOOMANYREFS): who is due
+// one waits, all others are served, and it comes when somebody has read theirs.
+func TestTooManyOnTheirWay(t *testing.T) {
+	t.Parallel()
+	better(t, "stock gives up")
+	const limit, each = 64, 8
+	d := startWith(t, master.Config{
+		Unprivileged: true,
+		Args:         []string{"-o", "connection_cache_ttl_limit=1h"},
+		MainCF:       "mail_owner = games\n", // nobody else's: it is users whom the kernel counts for
+		NoFileSoft:   limit, NoFileHard: limit,
+	})
+	p := newPair(t)
+	c := d.dial()
+	var others []*client
+	for range limit/each + 1 {
+		for i := range each {
+			c.save("1000", "E", prop(i), p.near)
+		}
+		other := d.dial()
+		other.send(strings.Repeat(findEndp("E")+dummy+dummy, each))
+		others = append(others, other)
+		eventually(t, func() error { // it has found all
+			for _, line := range d.Texts() {
+				if strings.Contains(line, "too many descriptors are on their way") {
+					return nil
+				}
+			}
+			c.send(findEndp("E"))
+			if c.message()[1] == "2" {
+				return nil
+			}
+			c.send("\x00") // back with it: not the dummy
+			return errNotYet
+		})
+	}
+	c.inStep()
+	d.dial().inStep()
+	eventually(t, func() error {
+		if log := strings.Join(d.Texts(), "\n"); !strings.Contains(log, "too many descriptors are on their way") {
+			return fmt.Errorf("logged %q", log)
+		}
+		return nil
+	})
+	for _, other := range others {
+		for i := range each {
+			other.want(endpHit(prop(i)))
+			p.wantBack(t, other.wantFD())
+		}
+		other.inStep()
+	}
+	c.wantNoEndp("E")
 }
