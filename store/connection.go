@@ -52,7 +52,7 @@ func (s *Store) Prepare(endpoint, property []byte) *Connection {
 // Save puts a prepared Connection into the store until deadline, as the newest of
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
-	if limit := s.Limits.PerEndpoint; limit > 0 && c.endpoint.connections >= limit {
+	for limit := s.Limits.PerEndpoint; limit > 0 && c.endpoint.connections >= limit; {
 		s.Remove(c.endpoint.soonest(), Evicted)
 	}
 	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {

@@ -181,6 +181,9 @@ func (s *Store) Clear() {
 
 // makeRoom makes room for so many bytes of text, and reports whether there is.
 func (s *Store) makeRoom(text int) bool {
+	if s.Limits.Text > 0 && text > s.Limits.Text {
+		return false // whatever is dropped
+	}
 	for s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text {
 		c, connection := s.connectionTimers.Soonest()
 		b, binding := s.soonestBinding()

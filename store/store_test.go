@@ -85,7 +85,7 @@ func (w *twin) evict(endpoint string) (closed []int) {
 			n++
 		}
 	}
-	if limit := w.limits.PerEndpoint; limit > 0 && n >= limit {
+	for limit := w.limits.PerEndpoint; limit > 0 && n >= limit; n-- {
 		drop(soonest(w.connections, at))
 	}
 	for limit := w.limits.Connections; limit > 0 && len(w.connections) >= limit; {
