@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // SinkConfig is how a Sink behaves.
@@ -260,11 +262,12 @@ func (ss *session) run() error {
 	}
 }
 
-// heard leaves it to the client to close, for a moment, and reports whether
-// it has read the reply to QUIT: otherwise the kernel answered it with a
-// reset, which is an error of the read, or pending where the end of file came first.
+// heard leaves it to the client to close, for a moment, and reports whether it has
+// read the reply to QUIT: otherwise the kernel answers it with a reset. That is an
+// error of the read or, where the end of file came first, pending some time later.
 func (ss *session) heard(conn *net.TCPConn) bool {
-	ss.conn.SetReadDeadline(time.Now().Add(courtesy))
+	deadline := time.Now().Add(courtesy)
+	ss.conn.SetReadDeadline(deadline)
 	if _, err := ss.r.ReadByte(); errors.Is(err, syscall.ECONNRESET) {
 		return false
 	}
@@ -272,9 +275,27 @@ func (ss *session) heard(conn *net.TCPConn) bool {
 	if err != nil {
 		return false
 	}
-	pending := 0
-	raw.Control(func(fd uintptr) { pending, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR) })
-	return err == nil && pending == 0
+	for {
+		onTheWay, reset := fate(raw)
+		if reset {
+			return false
+		}
+		if !onTheWay || time.Now().After(deadline) {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// fate is what became of what was sent: not acknowledged yet, or answered with a
+// reset. A reset leaves its error before it empties the queue.
+func fate(raw syscall.RawConn) (onTheWay, reset bool) {
+	raw.Control(func(fd uintptr) {
+		unacknowledged, err1 := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		pending, err2 := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		onTheWay, reset = err1 == nil && unacknowledged > 0, err2 != nil || pending != 0
+	})
+	return onTheWay, reset
 }
 
 // courtesy is how long a client that said QUIT may take to close.
