@@ -20,6 +20,7 @@ type cache struct {
 	verbose  bool
 	stats    statistics
 	faults   faults
+	passed   int // bindings' worth of what look-ups have looked at in vain, not charged yet
 }
 
 // save puts a prepared connection into the store.
@@ -33,9 +34,7 @@ func (c *cache) save(connection *store.Connection, fd, ttl int) {
 
 // putBack puts a connection back that no client has taken.
 func (c *cache) putBack(connection *store.Connection) {
-	serial := connection.Serial()
-	c.store.PutBack(connection)
-	if c.watch != nil && connection.Stored() && connection.Serial() == serial {
+	if c.store.PutBack(connection) && c.watch != nil {
 		c.watch.begin(connection)
 	}
 }
@@ -60,14 +59,15 @@ func (c *cache) findEndpoint(endpoint []byte) *store.Connection {
 	return nil
 }
 
-func (c *cache) findDestination(destination []byte) (found *store.Connection, property []byte, passed int) {
+func (c *cache) findDestination(destination []byte) (*store.Connection, []byte) {
 	for range maxUnfit {
-		found, property, passed = c.store.FindDestination(destination)
+		found, property, passed := c.store.FindDestination(destination)
+		c.passed += passed
 		if found == nil || c.fit(found) {
-			return found, property, passed
+			return found, property
 		}
 	}
-	return nil, nil, passed
+	return nil, nil
 }
 
 // fit takes the last look at a connection that was found. One that is unfit is
@@ -78,6 +78,7 @@ func (c *cache) fit(found *store.Connection) bool {
 	}
 	if why, unfit := c.watch.look(found.FD()); unfit {
 		c.store.Discard(found, why)
+		c.passed += bindingsPerMessage
 		return false
 	}
 	c.watch.end(found.FD())
@@ -100,12 +101,6 @@ func (c *cache) after(d time.Duration) timerwheel.Tick {
 // deadline is after, for a time to live in seconds, as limited by
 // connection_cache_ttl_limit.
 func (c *cache) deadline(ttl int) timerwheel.Tick {
-	if ttl > c.ttlLimit {
-		if c.stats.lowered == 0 { // once between two reports
-			c.log.Warningf("a client asks for more than connection_cache_ttl_limit: asked %ds, granted %ds", ttl, c.ttlLimit)
-		}
-		c.stats.lowered++
-	}
 	return c.now + 1 + timerwheel.Tick(min(ttl, c.ttlLimit))*ticksPerSecond
 }
 

@@ -35,8 +35,8 @@ type conn struct {
 
 const (
 	// wakeBudget bounds what one client gets done before it is another's turn: the
-	// number of messages, of which a read counts as some, and so do bindings that
-	// a look-up passes over.
+	// number of messages, of which a read counts as some, and so do the bindings
+	// that a look-up passes over, and each connection whose far end has hung up.
 	wakeBudget         = 32
 	fillCost           = 4
 	bindingsPerMessage = 64
@@ -161,7 +161,8 @@ func (c *conn) unsent(err error) bool {
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
 	for c.budget > 0 && len(c.in.bytes) > c.session.scanned && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
-		c.budget -= 1 + c.session.passed/bindingsPerMessage
+		c.budget -= 1 + c.session.cache.passed/bindingsPerMessage
+		c.session.cache.passed = 0
 		stepped = true
 	}
 	c.moved = c.moved || stepped
@@ -274,7 +275,7 @@ func (c *conn) settle(lent bool) {
 		c.server.timers.Set(&c.timer, c, c.server.cache.after(c.server.config.IPCTimeout))
 	}
 	c.moved = false
-	if held := c.kept + cap(c.session.out); held != c.held {
+	if held := c.kept + cap(c.session.out) + c.session.prepared(); held != c.held {
 		more := held - c.held
 		c.held = held
 		c.server.hold(more) // may close this client, or others

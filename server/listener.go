@@ -38,6 +38,9 @@ func (l *listener) Ready(int, bool) (again bool) {
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
+			if l.server.farewell.hurry() {
+				continue
+			}
 			l.server.adaptToLimit()
 			if !l.noRoom {
 				l.noRoom = true

@@ -41,7 +41,7 @@ type session struct {
 	// awaitingAcknowledgement, else nil.
 	connection *store.Connection
 	ttl        int // seconds, for the prepared one
-	passed     int // bindings that the last message made us look at in vain
+	texts      int // bytes that the prepared one takes
 
 	out []byte // replies to be sent, before any descriptor
 }
@@ -93,7 +93,6 @@ func (s *session) step(in *input) bool {
 	if !ok {
 		return false
 	}
-	s.passed = 0
 	if s.state == awaitingGoAhead {
 		if request.Op == proto.Dummy {
 			s.state = handingOver
@@ -150,6 +149,7 @@ func (s *session) answer(r proto.Request) {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
 		return
 	}
+	s.limitTTL(r.TTL)
 	switch r.Op {
 	case proto.SaveEndpoint:
 		s.connection = s.cache.store.Prepare(r.Endpoint, r.EndpointProperty)
@@ -157,7 +157,7 @@ func (s *session) answer(r proto.Request) {
 			s.refuse(r)
 			return
 		}
-		s.ttl = r.TTL
+		s.ttl, s.texts = r.TTL, len(r.Endpoint)+len(r.EndpointProperty)
 		s.out = append(s.out, proto.DummyMessage...)
 		s.state = awaitingDescriptor
 	case proto.FindEndpoint:
@@ -172,6 +172,17 @@ func (s *session) answer(r proto.Request) {
 	case proto.FindDestination:
 		s.findDestination(r)
 	}
+}
+
+// limitTTL says, once between two reports, that a time to live will be lowered.
+func (s *session) limitTTL(ttl int) {
+	if ttl <= s.cache.ttlLimit {
+		return
+	}
+	if s.cache.stats.lowered == 0 {
+		s.cache.log.Warningf("%v: connection_cache_ttl_limit lowers the time to live: asked %ds, granted %ds", clientName{s}, ttl, s.cache.ttlLimit)
+	}
+	s.cache.stats.lowered++
 }
 
 // refuse answers a save for whose texts there is no room, whatever is dropped.
@@ -193,8 +204,7 @@ func (s *session) findEndpoint(r proto.Request) {
 }
 
 func (s *session) findDestination(r proto.Request) {
-	c, property, passed := s.cache.findDestination(r.Destination)
-	s.passed = passed
+	c, property := s.cache.findDestination(r.Destination)
 	s.cache.stats.destinations.count(c != nil)
 	if c == nil {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
@@ -238,6 +248,14 @@ func (s *session) lost() {
 		s.putBack()
 		s.state = ready
 	}
+}
+
+// prepared returns the bytes that the cache holds for a save_endp which is not done.
+func (s *session) prepared() int {
+	if s.state == awaitingDescriptor {
+		return s.texts
+	}
+	return 0
 }
 
 // waiting reports whether the client owes us something: an idle client does not.

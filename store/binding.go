@@ -60,7 +60,8 @@ func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool 
 	return s.makeRoom(2*len(destination) + len(property) + 2*len(endpoint))
 }
 
-// soonestBinding returns the binding that expires first.
+// soonestBinding returns the binding that expires first, or one of the earliest if
+// many were refreshed since their timers were set.
 func (s *Store) soonestBinding() (b *binding, ok bool) {
 	const tries = 64 // so many timers may have to be put right
 	for range tries {

@@ -74,13 +74,15 @@ func (s *Store) Evict() bool {
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
-// deadline that it had. If that has passed, its descriptor is closed as expired.
-func (s *Store) PutBack(c *Connection) {
+// deadline that it had. If that has passed, its descriptor is closed as expired and
+// the result is false.
+func (s *Store) PutBack(c *Connection) bool {
 	if c.timer.When() <= s.connectionTimers.Now() {
 		s.Discard(c, Expired)
-		return
+		return false
 	}
 	s.insert(c, c.timer.When())
+	return true
 }
 
 // Discard ends a Connection that is outside the store, and closes its descriptor.
@@ -145,15 +147,19 @@ func (s *Store) take(e *endpoint) *Connection {
 }
 
 // insert links c into its endpoint by its serial number, and starts its time. Its
-// place is at the end when it is saved, and near the beginning when it is put back.
+// place is at the end when it is saved, and near the end at which connections are
+// found when it is put back.
 func (s *Store) insert(c *Connection, deadline Tick) {
 	e := c.endpoint
 	older, newer := e.newest, (*Connection)(nil)
-	if older != nil && older.serial > c.serial {
+	if s.Order == OldestFirst && older != nil && older.serial > c.serial {
 		older, newer = nil, e.oldest
 		for newer.serial < c.serial {
 			older, newer = newer, newer.newer
 		}
+	}
+	for older != nil && older.serial > c.serial {
+		older, newer = older.older, older
 	}
 	c.older, c.newer = older, newer
 	if older != nil {

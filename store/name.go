@@ -35,12 +35,16 @@ func (s *Store) release(e *endpoint) {
 	s.freeEndpoints.give(e)
 }
 
+// soonestLook is how many connections of an endpoint are looked at for the one that
+// expires first.
+const soonestLook = 64
+
 // soonest returns the connection that expires first, the oldest of several. They
 // stand in the order of saving, which is that of expiring unless their times to live
-// differ.
+// differ; if they do, it is the first of the oldest 64.
 func (e *endpoint) soonest() *Connection {
 	soonest := e.oldest
-	for c := soonest.newer; c != nil; c = c.newer {
+	for c, n := soonest.newer, 1; c != nil && n < soonestLook; c, n = c.newer, n+1 {
 		if c.timer.When() < soonest.timer.When() {
 			soonest = c
 		}

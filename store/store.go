@@ -22,9 +22,8 @@
 // # Cost
 //
 // Every operation takes the same time however much is stored, but for a find
-// that passes over bindings whose endpoints have no connection, for putting
-// back behind others that were put back before, and for a save at an endpoint that
-// has as many connections as it may. Records are recycled: in the steady state
+// that passes over bindings whose endpoints have no connection, and for putting
+// back behind others that were put back before. Records are recycled: in the steady state
 // nothing is allocated.
 //
 // # Bounds

@@ -14,7 +14,7 @@ import (
 func TestEndpointLimit(t *testing.T) {
 	both(t, func(t *testing.T, program string, ours bool) {
 		const most = 2
-		slow := lab.SinkConfig{Greeting: 50 * time.Millisecond}
+		slow := lab.SinkConfig{Greeting: 200 * time.Millisecond}
 		sinks := map[string]*lab.Sink{"a.test": sink(t, slow), "b.test": sink(t, slow)}
 		params := maps.Clone(forEver)
 		params["connection_cache_endpoint_limit"] = "2"

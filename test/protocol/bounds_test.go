@@ -151,6 +151,37 @@ func TestClientMemoryLimit(t *testing.T) {
 	})
 }
 
+// What a save_endp that goes no further makes us keep counts as well.
+func TestStalledSavesAreClientMemory(t *testing.T) {
+	d := startBounded(t, "client_memory_limit=10000000")
+	modest := d.dial()
+	modest.send(saveEndp("100", "E", strings.Repeat("m", 100_000)))
+	modest.want(dummy)
+	large := []byte(saveEndp("100", "E", strings.Repeat("g", 1_000_000)))
+	for range 12 {
+		d.dial().control(func(fd int) error {
+			for rest := large; len(rest) > 0; {
+				n, err := unix.SendmsgN(fd, rest, nil, nil, unix.MSG_NOSIGNAL)
+				if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+					break // it is disconnected
+				}
+				rest = rest[max(n, 0):]
+			}
+			return nil
+		})
+	}
+	eventually(t, func() error {
+		if log := strings.Join(d.Texts(), "\n"); !strings.Contains(log, "disconnected: ") {
+			return fmt.Errorf("logged %q", log)
+		}
+		return nil
+	})
+	p := newPair(t)
+	modest.sendFD("\x00", p.near)
+	modest.want(statusOK)
+	modest.inStep()
+}
+
 // wantGone expects that the daemon has closed the connection.
 func (c *client) wantGone() {
 	c.t.Helper()

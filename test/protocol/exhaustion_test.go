@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,37 @@ func TestClientsHaveAll(t *testing.T) {
 		return nil
 	})
 	d.dial().inStep()
+}
+
+// Connections whose reply to QUIT is waited for make way for clients.
+func TestFarewellsMakeRoomForClients(t *testing.T) {
+	t.Parallel()
+	better(t, "stock says no farewell")
+	const limit = 64
+	d := startWith(t, master.Config{
+		Args:       []string{"-o", "connection_cache_ttl_limit=1h", "-o", "connection_cache_close_handshake=quit"},
+		NoFileSoft: limit, NoFileHard: limit,
+	})
+	c := d.dial()
+	pairs := newPairs(t, limit/2)
+	for i, p := range pairs {
+		c.save("1", "E", prop(i), p.near)
+	}
+	for _, p := range pairs {
+		eventually(t, func() error {
+			if n, _, err := unix.Recvfrom(p.far, make([]byte, 10), unix.MSG_DONTWAIT); n != len("QUIT\r\n") {
+				return fmt.Errorf("read %d bytes of a QUIT: %v", n, err)
+			}
+			return nil
+		})
+	}
+	for range limit / 2 {
+		d.dial().inStep()
+	}
+	d.leave()
+	if log := strings.Join(d.Texts(), "\n"); regexp.MustCompile(`accept|delayed clients=[1-9]`).MatchString(log) {
+		t.Errorf("a client had to wait: %q", log)
+	}
 }
 
 // A client that finds and finds and never reads is sent a few descriptors, and no more:
