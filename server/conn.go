@@ -141,13 +141,13 @@ func (c *conn) unsent(err error) bool {
 				c.fail(err)
 			}
 		}
-	case unix.ETOOMANYREFS:
-		// The kernel limits a user's descriptors on their way. No event tells
-		// when some have arrived.
+	case unix.ETOOMANYREFS, unix.ENOBUFS, unix.ENOMEM:
+		// The kernel limits a user's descriptors on their way, or has no memory.
+		// No event tells when that is over.
 		if !c.crowded {
 			c.crowded = true
 			c.server.cache.stats.crowded++
-			c.session.fault("waits: too many descriptors are on their way")
+			c.session.fault("waits: %v", err)
 		}
 		c.server.callLater(c)
 	case unix.EPIPE, unix.ECONNRESET:

@@ -122,6 +122,68 @@ func TestFarewellsMakeRoomForClients(t *testing.T) {
 	}
 }
 
+// With its bounds the daemon needs no more memory than it gets; without them it would
+// die.
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	better(t, "stock has no bounds")
+	const (
+		bound = 4 << 20
+		limit = 256 << 20
+		piece = 100_000
+	)
+	for name, parameters := range map[string][]string{
+		"bounded": {"-o", fmt.Sprint("connection_cache_text_limit=", bound), "-o", fmt.Sprint("connection_cache_client_memory_limit=", bound)},
+		"not":     {"-o", "connection_cache_text_limit=2000000000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := startWith(t, master.Config{Args: append(parameters, "-o", "connection_cache_ttl_limit=1h")})
+			c := d.dial()
+			c.inStep()
+			// What is mapped to be written, resident or not.
+			if err := unix.Prlimit(d.PID, unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+				t.Fatal(err)
+			}
+			survived := c.pour(2*limit/piece, strings.Repeat("x", piece))
+			if survived != (name == "bounded") {
+				t.Errorf("survived: %t", survived)
+			}
+			if survived {
+				d.dial().inStep()
+			}
+		})
+	}
+}
+
+// pour saves n bindings with this property, and reports whether that was possible.
+func (c *client) pour(n int, property string) (done bool) {
+	c.control(func(fd int) error {
+		reply := make([]byte, len(statusOK))
+		for i := range n {
+			for rest := []byte(saveDest("1000", fmt.Sprint("D", i), property, "E")); len(rest) > 0; {
+				sent, err := unix.SendmsgN(fd, rest, nil, nil, unix.MSG_NOSIGNAL)
+				if err != nil && err != unix.EAGAIN && err != unix.EINTR {
+					return nil
+				}
+				rest = rest[max(sent, 0):]
+			}
+			for {
+				n, err := unix.Read(fd, reply)
+				if err == unix.EAGAIN || err == unix.EINTR {
+					continue
+				}
+				if n != len(reply) {
+					return nil
+				}
+				break
+			}
+		}
+		done = true
+		return nil
+	})
+	return done
+}
+
 // A client that finds and finds and never reads is sent a few descriptors, and no more:
 // the kernel counts those on their way by user, and there are others.
 func TestUnreadDescriptorsAreBounded(t *testing.T) {
@@ -303,7 +365,7 @@ func TestTooManyOnTheirWay(t *testing.T) {
 	better(t, "stock gives up")
 	const (
 		limit, each = 64, 8
-		waits       = "too many descriptors are on their way"
+		waits       = "waits: too many references"
 	)
 	d := startWith(t, master.Config{
 		Unprivileged: true,
