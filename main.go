@@ -71,7 +71,7 @@ func daemon() {
 	if d.Params.LIFO {
 		config.Order = store.NewestFirst
 	}
-	s, err := server.New(config, d.Listeners...)
+	s, err := server.New(config, server.Cache{Listeners: d.Listeners})
 	if err != nil {
 		d.Log.Fatalf("%v", err)
 	}

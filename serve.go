@@ -5,9 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 // returns the exit status: 0 after SIGINT, SIGTERM or SIGHUP, 1 if it could not serve, 2 for
 // a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
-	path, mode, config, err := parseServe(arguments, stderr)
+	o, err := parseServe(arguments, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -33,12 +32,12 @@ func serve(arguments []string, stderr io.Writer) int {
 		return 2
 	}
 	verbosity := 0
-	if config.Verbose {
+	if o.config.Verbose {
 		verbosity = 1
 	}
 	log := postfix.NewStderrLog(verbosity)
-	config.Log = log
-	if err := serveSocket(path, mode, config); err != nil {
+	o.config.Log = log
+	if err := serveSockets(o); err != nil {
 		log.Errorf("%v", err)
 		return 1
 	}
@@ -47,13 +46,21 @@ func serve(arguments []string, stderr io.Writer) int {
 
 var errUsage = errors.New("wrong flags")
 
+// serveOptions are the command line of "scache serve".
+type serveOptions struct {
+	paths  []string // of the sockets, each of a cache of its own
+	mode   uint32   // their permissions
+	config server.Config
+}
+
 // parseServe reads the command line; the configuration has no log yet.
-func parseServe(arguments []string, stderr io.Writer) (socket string, mode uint32, config server.Config, err error) {
+func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error) {
+	config := &o.config
 	config.Parent = -1
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&socket, "socket", "", "`path` of the UNIX-domain socket to create and listen on (required)")
-	modeFlag := flags.String("mode", "0600", "permissions of the socket, in `octal`")
+	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required); given again: one more, with a cache of its own", o.addPath)
+	modeFlag := flags.String("mode", "0600", "permissions of the sockets, in `octal`")
 	flags.DurationVar(&config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
 	flags.DurationVar(&config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
 	flags.DurationVar(&config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
@@ -63,18 +70,18 @@ func parseServe(arguments []string, stderr io.Writer) (socket string, mode uint3
 	flags.IntVar(&config.Limits.Bindings, "binding-limit", 1<<20, "as connection_cache_binding_limit: destinations' endpoints in all")
 	flags.IntVar(&config.Limits.PerDestination, "destination-limit", 4096, "as connection_cache_destination_limit: endpoints of a destination")
 	flags.IntVar(&config.Limits.Text, "text-limit", 256<<20, "as connection_cache_text_limit: bytes of labels and properties")
-	flags.IntVar(&config.ClientMemory, "client-memory-limit", 64<<20, "as connection_cache_client_memory_limit: bytes of unfinished requests and unread replies")
+	flags.IntVar(&config.ClientMemory, "client-memory-limit", 64<<20, "as connection_cache_client_memory_limit: bytes of unfinished requests and unread replies, of all sockets")
 	order := flags.String("reuse-order", "fifo", "as connection_cache_reuse_order: fifo, or lifo")
 	handshake := flags.String("close-handshake", "none", "as connection_cache_close_handshake: none, or quit")
 	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are such as 90s, 10m, 1h30m.\n\n")
+		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are such as 90s, 10m, 1h30m. Limits are each socket's.\n\n")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(arguments); errors.Is(err, flag.ErrHelp) {
-		return "", 0, config, err
+		return o, err
 	} else if err != nil {
-		return "", 0, config, errUsage
+		return o, errUsage
 	}
 	permissions, err := strconv.ParseUint(*modeFlag, 8, 9)
 	switch {
@@ -82,7 +89,7 @@ func parseServe(arguments []string, stderr io.Writer) (socket string, mode uint3
 		err = fmt.Errorf("-mode %s: not an octal number up to 777", *modeFlag)
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument: %s", flags.Arg(0))
-	case socket == "":
+	case len(o.paths) == 0:
 		err = errors.New("-socket is required")
 	case config.TTLLimit < time.Second || config.TTLLimit%time.Second != 0:
 		err = errors.New("-ttl-limit must be whole seconds, at least 1s")
@@ -103,119 +110,40 @@ func parseServe(arguments []string, stderr io.Writer) (socket string, mode uint3
 		config.Order = store.NewestFirst
 	}
 	config.Quit = *handshake == "quit"
-	return socket, uint32(permissions), config, err
+	o.mode = uint32(permissions)
+	return o, err
 }
 
-func serveSocket(path string, mode uint32, config server.Config) error {
-	if err := checkPath(path); err != nil {
-		return err
+func (o *serveOptions) addPath(path string) error {
+	if path == "" {
+		return errors.New("empty")
 	}
-	listener, remove, err := listen(path, mode)
+	path = filepath.Clean(path)
+	if slices.Contains(o.paths, path) {
+		return errors.New("given twice")
+	}
+	o.paths = append(o.paths, path)
+	return nil
+}
+
+// serveSockets serves until a signal or max_idle ends it.
+func serveSockets(o serveOptions) error {
+	sockets, err := openSockets(o.paths, o.mode)
 	if err != nil {
 		return err
 	}
-	defer remove()
-	defer unix.Close(listener)
-	s, err := server.New(config, listener)
+	defer closeSockets(sockets)
+	var caches []server.Cache
+	for _, s := range sockets {
+		caches = append(caches, server.Cache{Name: s.path, Listeners: []int{s.fd}})
+	}
+	s, err := server.New(o.config, caches...)
 	if err != nil {
 		return err
 	}
 	stopOnSignal(s, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	config.Log.Infof("version %s listening on %s", version, path)
+	for _, socket := range sockets {
+		o.config.Log.Infof("version %s listening on %s", version, socket.path)
+	}
 	return s.Run()
-}
-
-// listenBacklog is how many clients may wait to be accepted; the kernel lowers it
-// to net.core.somaxconn.
-const listenBacklog = 4096
-
-// checkPath refuses what bind(2) would refuse, or take for something else, with
-// less clear words.
-func checkPath(path string) error {
-	const longest = len(unix.RawSockaddrUnix{}.Path) - 1
-	switch {
-	case len(path) > longest:
-		return fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longest)
-	case path[0] == '@':
-		return fmt.Errorf("%s: a path must not begin with @", path)
-	}
-	return nil
-}
-
-// listen creates a listening socket with permissions mode. A socket that is there
-// already is replaced if nobody listens on it; anything else is left alone. remove
-// unlinks the socket, if it is still the one created here.
-func listen(path string, mode uint32) (fd int, remove func(), err error) {
-	// Two that start at a time must not take each other's socket, bound but not
-	// yet listening, for a stale one.
-	directory, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return -1, nil, err
-	}
-	defer directory.Close()
-	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
-		return -1, nil, fmt.Errorf("flock %s: %w", directory.Name(), err)
-	}
-	if err := clear(path); err != nil {
-		return -1, nil, err
-	}
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, nil, fmt.Errorf("socket: %w", err)
-	}
-	created, err := bind(fd, path, mode)
-	if err != nil {
-		unix.Close(fd)
-		return -1, nil, err
-	}
-	return fd, func() {
-		if now, err := os.Lstat(path); err == nil && os.SameFile(created, now) {
-			os.Remove(path)
-		}
-	}, nil
-}
-
-func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {
-	// The mask, not a chmod afterwards: at no time may others connect.
-	old := unix.Umask(0o777 &^ int(mode))
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("bind %s: %w", path, err)
-	}
-	if created, err = os.Lstat(path); err != nil {
-		return nil, err
-	}
-	if err := unix.Listen(fd, listenBacklog); err != nil {
-		os.Remove(path)
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return created, nil
-}
-
-// clear makes way for a new socket at path.
-func clear(path string) error {
-	found, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case found.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is not a socket", path)
-	}
-	probe, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer unix.Close(probe)
-	// EAGAIN is a queue that is full: somebody listens.
-	switch err := unix.Connect(probe, &unix.SockaddrUnix{Name: path}); err {
-	case nil, unix.EAGAIN:
-		return fmt.Errorf("another server is listening on %s", path)
-	case unix.ECONNREFUSED:
-		return os.Remove(path)
-	default:
-		return fmt.Errorf("connect to %s, to see whether a server is listening on it: %w", path, err)
-	}
 }

@@ -256,3 +256,57 @@ func pipes(t *testing.T) (in, out, back, reply *os.File) {
 	}
 	return in, out, back, reply
 }
+
+// Each socket has a cache of its own, and statistics of its own.
+func TestServeSeveralSockets(t *testing.T) {
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "1"), filepath.Join(dir, "2")
+	s := startServe(t, one, "-socket", two, "-ttl-limit", "1h")
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var clients []*client.Client
+	for _, path := range []string{one, two} {
+		c, err := client.Dial(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	if err := clients[0].SaveEndpoint(t.Context(), time.Hour, "x", "", file); err != nil {
+		t.Fatal(err)
+	}
+	if err := clients[1].SaveDestination(t.Context(), time.Hour, "d", "", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients[1].FindDestination(t.Context(), "d"); err != client.ErrNotFound {
+		t.Errorf("found through the other socket: %v", err)
+	}
+	if _, err := clients[0].FindEndpoint(t.Context(), "x"); err != nil {
+		t.Error(err)
+	}
+	_, log := s.stop(unix.SIGTERM)
+	for _, want := range []string{
+		one + ": statistics: address lookup hits=1 miss=0 success=100%",
+		one + ": statistics: max simultaneous domains=0 addresses=1 connection=1",
+		two + ": statistics: domain lookup hits=0 miss=1 success=0%",
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("%q is not in the log:\n%s", want, log)
+		}
+	}
+	for _, path := range []string{one, two} {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is there still: %v", path, err)
+		}
+	}
+	refused(t, 2, "given twice", "-socket", one, "-socket", dir+"/./1")
+	// All or none.
+	refused(t, 1, "exists and is not a socket", "-socket", one, "-socket", "/dev/null")
+	if _, err := os.Lstat(one); !os.IsNotExist(err) {
+		t.Errorf("%s is there: %v", one, err)
+	}
+}

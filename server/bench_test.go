@@ -20,7 +20,7 @@ type benchClient struct {
 }
 
 func newBenchClient(b *testing.B) *benchClient {
-	s, err := New(Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	s, err := New(Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func newBenchClient(b *testing.B) *benchClient {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &benchClient{b: b, conn: newConn(s, near, false), fd: far}
+	c := &benchClient{b: b, conn: newConn(s, s.caches[0], near, false), fd: far}
 	if err := s.admit(c.conn); err != nil {
 		b.Fatal(err)
 	}
@@ -120,11 +120,11 @@ func BenchmarkWire(b *testing.B) {
 
 // BenchmarkSession is the session's part of BenchmarkMiss.
 func BenchmarkSession(b *testing.B) {
-	s, err := New(Config{Log: discard{}, TTLLimit: 1e9, StatusUpdateTime: 1e9, IPCTimeout: 1e9, Parent: -1})
+	s, err := New(Config{Log: discard{}, TTLLimit: 1e9, StatusUpdateTime: 1e9, IPCTimeout: 1e9, Parent: -1}, Cache{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	session := session{cache: &s.cache, out: make([]byte, 0, 100)}
+	session := session{cache: s.caches[0], out: make([]byte, 0, 100)}
 	request := []byte(find("smtp\n192.0.2.1\n25\n0\n"))
 	b.ReportAllocs()
 	for b.Loop() {

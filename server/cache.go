@@ -7,14 +7,15 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// cache is what all sessions share. It makes system calls only by way of its watch
-// and its functions, which tests of sessions do without.
+// cache is what the sessions of its clients share. It makes system calls only by way of its
+// watch and its functions, which tests of sessions do without.
 type cache struct {
+	*clock
+	name     string
 	store    *store.Store
 	watch    *watch              // may be nil
 	close    func(fd int)        // closes a connection that a client has taken
 	culprit  func(fd int) string // tells who a client is; may be nil
-	now      timerwheel.Tick     // of this turn
 	ttlLimit int                 // seconds: connection_cache_ttl_limit
 	log      Logger
 	verbose  bool
@@ -92,9 +93,12 @@ const (
 	ticksPerSecond = timerwheel.Tick(time.Second / tick)
 )
 
+// clock is the time of this turn, in ticks since the server has started.
+type clock struct{ now timerwheel.Tick }
+
 // after returns the tick at which a duration is over that starts now. The present
 // tick began up to a tick ago: counting from its end is never too early.
-func (c *cache) after(d time.Duration) timerwheel.Tick {
+func (c *clock) after(d time.Duration) timerwheel.Tick {
 	return c.now + 1 + timerwheel.Tick((d+tick-1)/tick)
 }
 
@@ -102,6 +106,24 @@ func (c *cache) after(d time.Duration) timerwheel.Tick {
 // connection_cache_ttl_limit.
 func (c *cache) deadline(ttl int) timerwheel.Tick {
 	return c.now + 1 + timerwheel.Tick(min(ttl, c.ttlLimit))*ticksPerSecond
+}
+
+func (c *cache) reportStatistics() {
+	c.stats.report(c.log, time.Now(), c.store.Displaced())
+}
+
+// namedLog puts the name of a cache in front of its lines.
+type namedLog struct {
+	log  Logger
+	name string
+}
+
+func (l namedLog) Infof(format string, arguments ...any) {
+	l.log.Infof("%s: "+format, append([]any{l.name}, arguments...)...)
+}
+
+func (l namedLog) Warningf(format string, arguments ...any) {
+	l.log.Warningf("%s: "+format, append([]any{l.name}, arguments...)...)
 }
 
 // faults logs what clients do wrong, at a bounded rate: a client that is broken, or

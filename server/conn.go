@@ -53,13 +53,13 @@ const (
 	largestSpare = 1 << 18
 )
 
-// newConn makes the client that is connected on fd, which it owns from now on.
+// newConn makes the client of a cache that is connected on fd, which it owns from now on.
 // announce is whether to begin with the announcement of the protocol.
-func newConn(s *Server, fd int, announce bool) *conn {
+func newConn(s *Server, cache *cache, fd int, announce bool) *conn {
 	return &conn{
 		server:   s,
 		fd:       fd,
-		session:  session{cache: &s.cache, client: fd},
+		session:  session{cache: cache, client: fd},
 		in:       input{fd: -1},
 		announce: announce,
 	}
@@ -146,7 +146,7 @@ func (c *conn) unsent(err error) bool {
 		// No event tells when that is over.
 		if !c.crowded {
 			c.crowded = true
-			c.server.cache.stats.crowded++
+			c.session.cache.stats.crowded++
 			c.session.fault("waits: %v", err)
 		}
 		c.server.callLater(c)
@@ -223,13 +223,13 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 	}
 	// One byte, so that the descriptor is this byte's, whatever it was written
 	// with, and behind it there may be more.
-	if c.server.descriptors.scarce() {
+	if c.server.full() {
 		c.server.makeRoom()
 	}
 	n, fd, lost, err := c.server.wire.ReceiveDescriptor(c.fd, buffer[:1])
 	switch {
 	case lost && fd < 0:
-		c.server.cache.stats.lost++
+		c.session.cache.stats.lost++
 		c.session.fault("a descriptor was lost: there was no room")
 		c.server.adaptToLimit()
 		c.server.makeRoom() // for the next one
@@ -272,7 +272,7 @@ func (c *conn) settle(lent bool) {
 	case !c.session.waiting():
 		c.server.timers.Stop(&c.timer)
 	case c.moved || !c.timer.Pending():
-		c.server.timers.Set(&c.timer, c, c.server.cache.after(c.server.config.IPCTimeout))
+		c.server.timers.Set(&c.timer, c, c.server.clock.after(c.server.config.IPCTimeout))
 	}
 	c.moved = false
 	if held := c.kept + cap(c.session.out) + c.session.prepared(); held != c.held {

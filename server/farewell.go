@@ -144,7 +144,7 @@ func (f *farewell) linger(fd int) bool {
 		return false
 	}
 	f.lingering[l] = struct{}{}
-	f.server.timers.Set(&l.timer, l, f.server.cache.after(lingerTime))
+	f.server.timers.Set(&l.timer, l, f.server.clock.after(lingerTime))
 	return true
 }
 

@@ -47,6 +47,7 @@ var pieces = func() (pieces [][]byte) {
 func newCrowd(t *testing.T) *crowd {
 	c := &crowd{t: t, inside: map[int]bool{}, next: 100}
 	c.cache = &cache{
+		clock:    &clock{},
 		store:    store.New(func(fd int, _ store.Reason) { c.leaves(fd) }),
 		close:    c.leaves,
 		log:      discard{},

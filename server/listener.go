@@ -12,6 +12,7 @@ import (
 // listener accepts clients on one socket, which is the caller's of New.
 type listener struct {
 	server *Server
+	cache  *cache
 	fd     int
 	noRoom bool // for the client at the head of the queue
 	retry  timerwheel.Timer[timed]
@@ -33,7 +34,7 @@ func (l *listener) Ready(int, bool) (again bool) {
 		switch err {
 		case nil:
 			l.noRoom = false
-			l.server.arrived(fd)
+			l.server.arrived(fd, l.cache)
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
@@ -44,10 +45,10 @@ func (l *listener) Ready(int, bool) (again bool) {
 			l.server.adaptToLimit()
 			if !l.noRoom {
 				l.noRoom = true
-				l.server.cache.stats.rejected++
-				l.server.cache.faults.warn(l.server.cache.now, "accept connection: %v", err)
+				l.cache.stats.rejected++
+				l.cache.faults.warn(l.cache.now, "accept connection: %v", err)
 			}
-			l.server.timers.Set(&l.retry, l, l.server.cache.after(acceptPause))
+			l.server.timers.Set(&l.retry, l, l.cache.after(acceptPause))
 			return false
 		}
 	}

@@ -6,8 +6,10 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,12 +65,13 @@ type Watchdog interface {
 type Server struct {
 	config      Config
 	loop        *loop.Loop
-	cache       cache
+	clock       clock
+	caches      []*cache
 	wire        wire.Wire
 	descriptors descriptors
-	watch       watch
 	farewell    farewell
 	base        int // descriptors open at the start
+	room        int // connections in all that the limit of descriptors allows
 	held        int // bytes kept for clients
 	started     time.Time
 	elapsed     time.Duration // since started, at the beginning of this turn
@@ -106,9 +109,16 @@ type timer struct {
 
 func (t *timer) due() { t.call() }
 
-// New returns a server for clients that connect to the listening sockets, which
-// stay the caller's; they are made non-blocking.
-func New(config Config, listeners ...int) (*Server, error) {
+// Cache is one of the caches that a server keeps apart: what is saved through its
+// sockets is found through its sockets only. The limits of the Config are each one's, but
+// for that of client memory.
+type Cache struct {
+	Name      string // in the log, if there are several
+	Listeners []int  // listening sockets, which stay the caller's; they are made non-blocking
+}
+
+// New returns a server for the clients of one or more caches.
+func New(config Config, caches ...Cache) (*Server, error) {
 	l, err := loop.New()
 	if err != nil {
 		return nil, err
@@ -124,21 +134,7 @@ func New(config Config, listeners ...int) (*Server, error) {
 		wake:    wake,
 		started: time.Now(),
 		clients: make(map[*conn]struct{}),
-		cache: cache{
-			ttlLimit: int(config.TTLLimit / time.Second),
-			log:      config.Log,
-			verbose:  config.Verbose,
-			stats:    statistics{since: time.Now()},
-			faults:   faults{log: config.Log},
-		},
 	}
-	s.cache.store = store.New(s.dismiss)
-	s.cache.store.Order = config.Order
-	s.cache.watch = &s.watch
-	s.cache.close = s.descriptors.close
-	s.cache.culprit = culprit
-	s.watch = watch{server: s, unsolicited: config.Quit}
-	s.watch.timer.call = s.watch.due
 	s.farewell = farewell{server: s, quit: config.Quit, lingering: make(map[*lingering]struct{})}
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
@@ -147,7 +143,7 @@ func New(config Config, listeners ...int) (*Server, error) {
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
 	time.AfterFunc(time.Hour, func() {}).Stop()
-	if err := s.register(listeners); err != nil {
+	if err := s.register(caches); err != nil {
 		unix.Close(wake)
 		l.Close()
 		return nil, err
@@ -155,21 +151,25 @@ func New(config Config, listeners ...int) (*Server, error) {
 	s.descriptors.count()
 	s.base = s.descriptors.open
 	s.adaptToLimit()
-	if wanted := config.Limits.Connections; wanted > s.cache.store.Limits.Connections {
-		config.Log.Warningf("connection_cache_size_limit is %d, but the limit of open files allows for %d", wanted, s.cache.store.Limits.Connections)
+	if wanted := config.Limits.Connections; wanted > s.room {
+		config.Log.Warningf("connection_cache_size_limit is %d, but the limit of open files allows for %d", wanted, s.room)
 	}
 	s.set(&s.statistics, config.StatusUpdateTime)
 	s.watchIdleness()
 	return s, nil
 }
 
-func (s *Server) register(listeners []int) error {
-	for _, fd := range listeners {
-		l := &listener{server: s, fd: fd}
-		if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
-			return fmt.Errorf("listening socket %d: %w", fd, err)
+func (s *Server) register(caches []Cache) error {
+	for _, c := range caches {
+		cache := s.newCache(c.Name, len(caches) > 1)
+		s.caches = append(s.caches, cache)
+		for _, fd := range c.Listeners {
+			l := &listener{server: s, cache: cache, fd: fd}
+			if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
+				return fmt.Errorf("listening socket %d: %w", fd, err)
+			}
+			s.listeners = append(s.listeners, l)
 		}
-		s.listeners = append(s.listeners, l)
 	}
 	if s.config.Parent >= 0 {
 		if err := s.loop.Add(s.config.Parent, parent{s}); err != nil {
@@ -177,6 +177,29 @@ func (s *Server) register(listeners []int) error {
 		}
 	}
 	return s.loop.Add(s.wake, waker{s})
+}
+
+// newCache makes a cache; several tells whether its lines in the log need its name.
+func (s *Server) newCache(name string, several bool) *cache {
+	log := s.config.Log
+	if several {
+		log = namedLog{log, name}
+	}
+	c := &cache{
+		clock:    &s.clock,
+		name:     name,
+		close:    s.descriptors.close,
+		culprit:  culprit,
+		ttlLimit: int(s.config.TTLLimit / time.Second),
+		log:      log,
+		verbose:  s.config.Verbose,
+		stats:    statistics{since: time.Now()},
+		faults:   faults{log: log},
+	}
+	c.watch = newWatch(s, c)
+	c.store = store.New(func(fd int, why store.Reason) { s.dismiss(c, fd, why) })
+	c.store.Order = s.config.Order
+	return c
 }
 
 // Run serves until Stop is called, the parent hangs up, or there was no client for
@@ -212,13 +235,13 @@ func (s *Server) Stop() {
 	_, _ = unix.Write(s.wake, one[:])
 }
 
-// Adopt serves a client that is connected already; the server owns fd from now on.
-// It gets no announcement. The server stops when its last client leaves.
+// Adopt serves a client of the first cache that is connected already; the server owns fd from
+// now on. It gets no announcement. The server stops when its last client leaves.
 func (s *Server) Adopt(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("client %d: %w", fd, err)
 	}
-	c := newConn(s, fd, false)
+	c := newConn(s, s.caches[0], fd, false)
 	s.adopted = true
 	s.descriptors.open++
 	return s.admit(c)
@@ -227,12 +250,14 @@ func (s *Server) Adopt(fd int) error {
 // readClock sets the time of this turn; nothing that expires looks at another one.
 func (s *Server) readClock() {
 	s.elapsed = time.Since(s.started)
-	s.cache.now = timerwheel.Tick(s.elapsed / tick)
+	s.clock.now = timerwheel.Tick(s.elapsed / tick)
 }
 
 func (s *Server) expire() {
-	s.cache.store.Advance(s.cache.now)
-	s.timers.Advance(s.cache.now)
+	for _, c := range s.caches {
+		c.store.Advance(c.now)
+	}
+	s.timers.Advance(s.clock.now)
 	for t, ok := s.timers.Expired(); ok; t, ok = s.timers.Expired() {
 		t.due()
 	}
@@ -244,8 +269,10 @@ func (s *Server) sleep() time.Duration {
 		return 0
 	}
 	next, ok := s.timers.Next()
-	if stored, any := s.cache.store.Next(); any && (!ok || stored < next) {
-		next, ok = stored, true
+	for _, c := range s.caches {
+		if stored, any := c.store.Next(); any && (!ok || stored < next) {
+			next, ok = stored, true
+		}
 	}
 	if !ok {
 		return -1
@@ -254,19 +281,21 @@ func (s *Server) sleep() time.Duration {
 }
 
 func (s *Server) set(t *timer, after time.Duration) {
-	s.timers.Set(&t.timer, t, s.cache.after(after))
+	s.timers.Set(&t.timer, t, s.clock.after(after))
 }
 
 func (s *Server) reportStatistics() {
-	s.cache.stats.report(s.config.Log, time.Now(), s.cache.store.Displaced())
+	for _, c := range s.caches {
+		c.reportStatistics()
+	}
 	s.adaptToLimit()
 	s.set(&s.statistics, s.config.StatusUpdateTime)
 }
 
-// dismiss takes a connection that leaves the store without a client.
-func (s *Server) dismiss(fd int, why store.Reason) {
-	s.cache.stats.closed[why]++
-	s.watch.end(fd)
+// dismiss takes a connection that leaves a cache without a client.
+func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
+	c.stats.closed[why]++
+	c.watch.end(fd)
 	s.farewell.add(fd, why)
 }
 
@@ -274,21 +303,48 @@ func (s *Server) dismiss(fd int, why store.Reason) {
 // can change while we run. If it was lowered, clients need their reserve again.
 func (s *Server) adaptToLimit() {
 	s.descriptors.readLimit()
+	s.room = s.descriptors.room(s.base)
 	limits := s.config.Limits
-	if room := s.descriptors.room(s.base); limits.Connections == 0 || limits.Connections > room {
-		limits.Connections = room
+	if limits.Connections == 0 || limits.Connections > s.room {
+		limits.Connections = s.room
 	}
-	s.cache.store.Limits = limits
-	for s.cache.store.Size().Connections > limits.Connections {
-		s.cache.store.Evict()
+	for _, c := range s.caches {
+		c.store.Limits = limits
+		for c.store.Size().Connections > limits.Connections {
+			c.store.Evict()
+		}
+	}
+	for s.cached() > s.room {
+		s.fullest().store.Evict()
 	}
 }
 
-// makeRoom makes room for one more descriptor, if it can.
+// full reports whether another connection would need the descriptors of clients. A cache that is
+// alone sees to that by its own limit.
+func (s *Server) full() bool {
+	return s.descriptors.scarce() || len(s.caches) > 1 && s.cached() >= s.room
+}
+
+// makeRoom makes room for one more descriptor, if it can. Of several caches the fullest
+// gives way, so that a busy one cannot empty the others.
 func (s *Server) makeRoom() {
-	if !s.farewell.hurry() && s.cache.store.Evict() {
+	if !s.farewell.hurry() && s.fullest().store.Evict() {
 		s.farewell.hurry()
 	}
+}
+
+// cached is the number of connections in all caches.
+func (s *Server) cached() (n int) {
+	for _, c := range s.caches {
+		n += c.store.Size().Connections
+	}
+	return n
+}
+
+func (s *Server) fullest() *cache {
+	return slices.MaxFunc(s.caches, func(a, b *cache) int {
+		return cmp.Compare(a.store.Size().Connections, b.store.Size().Connections)
+	})
 }
 
 // hold notes that we keep so many more bytes for clients. If that is too much, those
@@ -302,7 +358,7 @@ func (s *Server) hold(bytes int) {
 				greedy = c
 			}
 		}
-		s.cache.stats.greedy++
+		greedy.session.cache.stats.greedy++
 		greedy.session.fault("disconnected: %d bytes of unfinished requests and unread replies, and more than connection_cache_client_memory_limit with those of others", greedy.held)
 		greedy.close()
 	}
@@ -318,7 +374,7 @@ func culprit(fd int) string {
 }
 
 // arrived takes a client that was accepted.
-func (s *Server) arrived(fd int) {
+func (s *Server) arrived(fd int, cache *cache) {
 	s.descriptors.open++
 	if !s.served {
 		s.served = true
@@ -326,9 +382,9 @@ func (s *Server) arrived(fd int) {
 			s.config.FirstClient()
 		}
 	}
-	c := newConn(s, fd, true)
+	c := newConn(s, cache, fd, true)
 	if err := s.admit(c); err != nil {
-		s.cache.faults.warn(s.cache.now, "client %d: %v", fd, err)
+		cache.faults.warn(cache.now, "client %d: %v", fd, err)
 		s.descriptors.closeClient(fd)
 		return
 	}

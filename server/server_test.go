@@ -77,7 +77,7 @@ func run(t *testing.T, change func(*Config)) *running {
 	if change != nil {
 		change(&config)
 	}
-	if r.Server, err = New(config, listener); err != nil {
+	if r.Server, err = New(config, Cache{Listeners: []int{listener}}); err != nil {
 		t.Fatal(err)
 	}
 	go func() { r.done <- r.Run() }()
@@ -209,7 +209,7 @@ func TestAdoptedClientIsTheOnlyOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,12 +267,12 @@ func TestClientThatStopsIsDisconnected(t *testing.T) {
 // What one client has to say does not keep the others waiting: it is taken in
 // portions.
 func TestOneWakeIsBounded(t *testing.T) {
-	s, err := New(Config{Log: discard{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	s, err := New(Config{Log: discard{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours, theirs := socketPair(t)
-	c := newConn(s, ours, true)
+	c := newConn(s, s.caches[0], ours, true)
 	if err := s.admit(c); err != nil {
 		t.Fatal(err)
 	}

@@ -80,6 +80,7 @@ type player struct {
 func newPlayer(t *testing.T) *player {
 	p := &player{t: t, left: map[int]int{}, sent: map[int]bool{}, in: input{fd: -1}}
 	p.session.cache = &cache{
+		clock:    &clock{},
 		store:    store.New(func(fd int, _ store.Reason) { p.left[fd]++ }),
 		close:    func(fd int) { p.left[fd]++ },
 		log:      discard{},

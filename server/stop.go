@@ -55,7 +55,9 @@ func (s *Server) clear() {
 	for c := range s.clients {
 		c.close()
 	}
-	s.cache.store.Clear()
+	for _, c := range s.caches {
+		c.store.Clear()
+	}
 	s.set(&s.grace, farewellGrace)
 }
 
@@ -69,7 +71,9 @@ func (s *Server) loseGrace() {
 func (s *Server) finish() {
 	s.clear() // after an error
 	s.farewell.all()
-	s.cache.stats.report(s.config.Log, time.Now(), s.cache.store.Displaced())
+	for _, c := range s.caches {
+		c.reportStatistics()
+	}
 	s.loop.Close()
 	// The eventfd stays open: Stop may be called still, and must not write to
 	// another file that got its number.

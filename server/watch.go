@@ -16,6 +16,7 @@ import (
 // them two system calls for nothing, so it is left until they have rested for a while.
 type watch struct {
 	server *Server
+	cache  *cache
 	wire   wire.Wire
 	// unsolicited is whether a connection is unfit, too, on which the far end spoke.
 	unsolicited bool
@@ -36,6 +37,12 @@ const (
 	// maxSpareSavings bounds the room that is kept for savings after a burst.
 	maxSpareSavings = 1 << 14
 )
+
+func newWatch(s *Server, c *cache) *watch {
+	w := &watch{server: s, cache: c, unsolicited: s.config.Quit}
+	w.timer.call = w.due
+	return w
+}
 
 // begin is called with a connection that has come into the store.
 func (w *watch) begin(c *store.Connection) {
@@ -93,7 +100,7 @@ func (w *watch) register(fd int) {
 // Ready implements loop.Handler.
 func (w *watch) Ready(fd int, _ bool) (again bool) {
 	if why, unfit := w.look(fd); unfit {
-		w.server.cache.store.Remove(*w.connections.At(fd), why)
+		w.cache.store.Remove(*w.connections.At(fd), why)
 	}
 	return false
 }

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a listening socket of "scache serve".
+type socket struct {
+	path    string
+	fd      int
+	created fs.FileInfo // what was made at path
+}
+
+// openSockets makes the listening sockets, all or none.
+func openSockets(paths []string, mode uint32) (opened []socket, err error) {
+	for _, path := range paths {
+		s, err := listen(path, mode)
+		if err != nil {
+			closeSockets(opened)
+			return nil, err
+		}
+		opened = append(opened, s)
+	}
+	return opened, nil
+}
+
+// closeSockets closes the sockets, and unlinks those that are still the ones that were
+// made.
+func closeSockets(sockets []socket) {
+	for _, s := range sockets {
+		unix.Close(s.fd)
+		if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
+			os.Remove(s.path)
+		}
+	}
+}
+
+// listenBacklog is how many clients may wait to be accepted; the kernel lowers it
+// to net.core.somaxconn.
+const listenBacklog = 4096
+
+// checkPath refuses what bind(2) would refuse, or take for something else, with
+// less clear words.
+func checkPath(path string) error {
+	const longest = len(unix.RawSockaddrUnix{}.Path) - 1
+	switch {
+	case len(path) > longest:
+		return fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longest)
+	case path[0] == '@':
+		return fmt.Errorf("%s: a path must not begin with @", path)
+	}
+	return nil
+}
+
+// listen creates a listening socket with permissions mode. A socket that is there
+// already is replaced if nobody listens on it; anything else is left alone.
+func listen(path string, mode uint32) (s socket, err error) {
+	if err := checkPath(path); err != nil {
+		return s, err
+	}
+	// Two that start at a time must not take each other's socket, bound but not
+	// yet listening, for a stale one.
+	directory, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return s, err
+	}
+	defer directory.Close()
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
+		return s, fmt.Errorf("flock %s: %w", directory.Name(), err)
+	}
+	if err := clear(path); err != nil {
+		return s, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return s, fmt.Errorf("socket: %w", err)
+	}
+	created, err := bind(fd, path, mode)
+	if err != nil {
+		unix.Close(fd)
+		return s, err
+	}
+	return socket{path, fd, created}, nil
+}
+
+func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {
+	// The mask, not a chmod afterwards: at no time may others connect.
+	old := unix.Umask(0o777 &^ int(mode))
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", path, err)
+	}
+	if created, err = os.Lstat(path); err != nil {
+		return nil, err
+	}
+	if err := unix.Listen(fd, listenBacklog); err != nil {
+		os.Remove(path)
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return created, nil
+}
+
+// clear makes way for a new socket at path.
+func clear(path string) error {
+	found, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case found.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s exists and is not a socket", path)
+	}
+	probe, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(probe)
+	// EAGAIN is a queue that is full: somebody listens.
+	switch err := unix.Connect(probe, &unix.SockaddrUnix{Name: path}); err {
+	case nil, unix.EAGAIN:
+		return fmt.Errorf("another server is listening on %s", path)
+	case unix.ECONNREFUSED:
+		return os.Remove(path)
+	default:
+		return fmt.Errorf("connect to %s, to see whether a server is listening on it: %w", path, err)
+	}
+}
