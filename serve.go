@@ -18,8 +18,8 @@ import (
 )
 
 // serve is "scache serve": the cache without master(8), in the foreground. It
-// returns the exit status: 0 after SIGINT, SIGTERM or SIGHUP, 1 if it could not serve, 2 for
-// a wrong command line.
+// returns the exit status: 0 after SIGINT or SIGTERM, or when another process has taken over, 1 if
+// it could not serve, 2 for a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
 	o, err := parseServe(arguments, stderr)
 	switch {
@@ -48,15 +48,17 @@ var errUsage = errors.New("wrong flags")
 
 // serveOptions are the command line of "scache serve".
 type serveOptions struct {
-	paths  []string // of the sockets, each of a cache of its own
-	mode   uint32   // their permissions
-	config server.Config
+	paths    []string // of the sockets, each of a cache of its own
+	mode     uint32   // their permissions
+	takeOver bool     // from the server that is there already, if there is one
+	config   server.Config
 }
 
 // parseServe reads the command line; the configuration has no log yet.
 func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error) {
 	config := &o.config
 	config.Parent = -1
+	config.HandOver = true
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required); given again: one more, with a cache of its own", o.addPath)
@@ -71,6 +73,7 @@ func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error
 	flags.IntVar(&config.Limits.PerDestination, "destination-limit", 4096, "as connection_cache_destination_limit: endpoints of a destination")
 	flags.IntVar(&config.Limits.Text, "text-limit", 256<<20, "as connection_cache_text_limit: bytes of labels and properties")
 	flags.IntVar(&config.ClientMemory, "client-memory-limit", 64<<20, "as connection_cache_client_memory_limit: bytes of unfinished requests and unread replies, of all sockets")
+	flags.BoolVar(&o.takeOver, "takeover", false, "take over from the server that listens on the sockets, if there is one: its sockets, connections, clients, counters; it ends then")
 	order := flags.String("reuse-order", "fifo", "as connection_cache_reuse_order: fifo, or lifo")
 	handshake := flags.String("close-handshake", "none", "as connection_cache_close_handshake: none, or quit")
 	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
@@ -118,7 +121,10 @@ func (o *serveOptions) addPath(path string) error {
 	if path == "" {
 		return errors.New("empty")
 	}
-	path = filepath.Clean(path)
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
 	if slices.Contains(o.paths, path) {
 		return errors.New("given twice")
 	}
@@ -126,24 +132,46 @@ func (o *serveOptions) addPath(path string) error {
 	return nil
 }
 
-// serveSockets serves until a signal or max_idle ends it.
+// serveSockets serves until a signal or max_idle ends it, or another process takes over.
 func serveSockets(o serveOptions) error {
-	sockets, err := openSockets(o.paths, o.mode)
+	log := o.config.Log
+	before, err := findServerBefore(o)
+	if err != nil {
+		return err
+	}
+	defer before.close()
+	sockets, err := openSockets(o.paths, o.mode, before.there())
 	if err != nil {
 		return err
 	}
 	defer closeSockets(sockets)
 	var caches []server.Cache
 	for _, s := range sockets {
-		caches = append(caches, server.Cache{Name: s.path, Listeners: []int{s.fd}})
+		caches = append(caches, s.cache())
 	}
 	s, err := server.New(o.config, caches...)
 	if err != nil {
 		return err
 	}
-	stopOnSignal(s, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	for _, socket := range sockets {
-		o.config.Log.Infof("version %s listening on %s", version, socket.path)
+	switch err := before.takeOver(s, sockets); {
+	case errors.Is(err, server.ErrDied):
+		log.Warningf("%v: starting with an empty cache", err)
+		closeSockets(sockets)
+		o.takeOver = false
+		return serveSockets(o)
+	case err != nil:
+		return err
 	}
-	return s.Run()
+	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
+	next := successor{log: log}
+	next.startOnSignal(s, unix.SIGHUP)
+	for _, socket := range sockets {
+		log.Infof("version %s listening on %s", version, socket.path)
+	}
+	err = s.Run()
+	if errors.Is(err, server.ErrSucceeded) {
+		leaveSockets(sockets)
+		return nil
+	}
+	return err
 }

@@ -8,19 +8,37 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/server"
 )
 
 // socket is a listening socket of "scache serve".
 type socket struct {
 	path    string
-	fd      int
-	created fs.FileInfo // what was made at path
+	fd      int         // -1: another server listens on it, from which we take over
+	created fs.FileInfo // what was made at path; nil: not ours
 }
 
-// openSockets makes the listening sockets, all or none.
-func openSockets(paths []string, mode uint32) (opened []socket, err error) {
+// cache returns the cache of the socket.
+func (s socket) cache() server.Cache {
+	c := server.Cache{Name: s.path}
+	if s.fd >= 0 {
+		c.Listeners = []int{s.fd}
+	}
+	return c
+}
+
+// errListening is returned when another server listens on a socket.
+var errListening = errors.New("another server is listening")
+
+// openSockets makes the listening sockets, all or none. shared is whether another server may be
+// listening on some, which are left to it.
+func openSockets(paths []string, mode uint32, shared bool) (opened []socket, err error) {
 	for _, path := range paths {
 		s, err := listen(path, mode)
+		if shared && errors.Is(err, errListening) {
+			s, err = socket{path: path, fd: -1}, nil
+		}
 		if err != nil {
 			closeSockets(opened)
 			return nil, err
@@ -33,11 +51,34 @@ func openSockets(paths []string, mode uint32) (opened []socket, err error) {
 // closeSockets closes the sockets, and unlinks those that are still the ones that were
 // made.
 func closeSockets(sockets []socket) {
-	for _, s := range sockets {
-		unix.Close(s.fd)
+	for i := range sockets {
+		s := &sockets[i]
+		if s.created == nil {
+			continue
+		}
+		if s.fd >= 0 {
+			unix.Close(s.fd)
+		}
 		if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
 			os.Remove(s.path)
 		}
+		s.created = nil
+	}
+}
+
+// claimSockets makes those ours on which another server listened.
+func claimSockets(sockets []socket) {
+	for i := range sockets {
+		if s := &sockets[i]; s.created == nil {
+			s.created, _ = os.Lstat(s.path) // if it is gone, there is nothing to unlink
+		}
+	}
+}
+
+// leaveSockets makes closeSockets leave them alone: they are another process' now.
+func leaveSockets(sockets []socket) {
+	for i := range sockets {
+		sockets[i].created = nil
 	}
 }
 
@@ -86,7 +127,7 @@ func listen(path string, mode uint32) (s socket, err error) {
 		unix.Close(fd)
 		return s, err
 	}
-	return socket{path, fd, created}, nil
+	return socket{path: path, fd: fd, created: created}, nil
 }
 
 func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {
@@ -126,7 +167,7 @@ func clear(path string) error {
 	// EAGAIN is a queue that is full: somebody listens.
 	switch err := unix.Connect(probe, &unix.SockaddrUnix{Name: path}); err {
 	case nil, unix.EAGAIN:
-		return fmt.Errorf("another server is listening on %s", path)
+		return fmt.Errorf("%w on %s", errListening, path)
 	case unix.ECONNREFUSED:
 		return os.Remove(path)
 	default:

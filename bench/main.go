@@ -135,7 +135,7 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 	}
 	sweeps := b.options.Sweeps
-	if b.options.Report != "" || !custom && len(sweeps) == 0 && !b.options.Burst {
+	if b.options.Report != "" || !custom && len(sweeps) == 0 && !b.options.Burst && !b.options.TakeOvers {
 		if err := b.goals(ctx); err != nil {
 			return err
 		}
@@ -149,7 +149,12 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 	}
 	if b.options.Burst || b.options.Report != "" {
-		return b.burst(ctx, theBurst())
+		if err := b.burst(ctx, theBurst()); err != nil {
+			return err
+		}
+	}
+	if b.options.TakeOvers || b.options.Report != "" {
+		return b.takeOvers(ctx, theTakeOvers())
 	}
 	return nil
 }

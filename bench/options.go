@@ -32,6 +32,8 @@ with fixed replies, which shows what the kernel alone costs.
   go run ./bench -burst                   what is left of a burst, by the order in which
                                           connections are used again: ours in both,
                                           and stock; takes ten seconds
+  go run ./bench -takeover                what the agents notice of a new process in the
+                                          server's place, with 15,000 connections cached
   go run ./bench -report bench/RESULTS.md all of it; takes six minutes
 
 Workloads, one operation of each:
@@ -62,6 +64,7 @@ type Options struct {
 	Workloads []agent.Workload // empty: the goals
 	Sweeps    []string
 	Burst     bool
+	TakeOvers bool
 	Binary    string
 	Versus    string
 	Floor     bool
@@ -84,6 +87,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	workloads := flags.String("workloads", "", "measure these `workloads` (cycle,miss,bind,deliver) as the flags below say, instead of the goals")
 	sweeps := flags.String("sweep", "", "measure growth over these (`clients,cached,bound`)")
 	flags.BoolVar(&o.Burst, "burst", false, "watch the connections of a burst in a cache with little to do, in place of the goals")
+	flags.BoolVar(&o.TakeOvers, "takeover", false, "have another process take over from ours again and again, in place of the goals")
 	flags.StringVar(&o.Report, "report", "", "measure the goals, all sweeps and the burst, longer, and write the results to this `file` and pictures beside it")
 	flags.StringVar(&o.Out, "out", "", "write pictures (SVG and PNG) and results.json into this `directory`")
 	flags.BoolVar(&o.JSON, "json", false, "write the results to standard output as JSON; the tables go to standard error")

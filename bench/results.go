@@ -21,6 +21,8 @@ type Results struct {
 	Memory   []Memory   `json:"memory,omitempty"`
 	Sweeps   []*Sweep   `json:"sweeps,omitempty"`
 	Burst    *Burst     `json:"burst,omitempty"`
+
+	TakeOvers *TakeOvers `json:"take_overs,omitempty"`
 }
 
 // Machine says where and of what.

@@ -44,6 +44,21 @@ func (f *Framer) Next(b []byte) (n int, done bool) {
 // Idle reports whether the Framer stands at the beginning of a message.
 func (f *Framer) Idle() bool { return !f.begun }
 
+// State returns where the Framer stands, for FramerAt.
+func (f *Framer) State() (state byte) {
+	for i, flag := range [...]bool{f.begun, f.inValue, f.inString} {
+		if flag {
+			state |= 1 << i
+		}
+	}
+	return state
+}
+
+// FramerAt returns a Framer that stands where another one stood.
+func FramerAt(state byte) Framer {
+	return Framer{begun: state&1 != 0, inValue: state&2 != 0, inString: state&4 != 0}
+}
+
 // Attribute splits the first attribute off msg; ok is false at the message's end
 // and where it is cut short.
 func Attribute(msg []byte) (name, value, rest []byte, ok bool) {

@@ -50,6 +50,24 @@ func AppendFailure(dst []byte, op Op, status Status) []byte {
 	}
 }
 
+// AppendRefusal appends the reply to a request that the client is not allowed, or that is not
+// possible now.
+func AppendRefusal(dst []byte, reason string) []byte {
+	dst = appendStatus(dst, Failed)
+	dst = appendAttribute(dst, "reason", reason)
+	return append(dst, 0)
+}
+
+// DecodeRefusal returns the reason in what AppendRefusal has made.
+func DecodeRefusal(msg []byte) (reason string, ok bool) {
+	_, _, rest, ok := Attribute(msg)
+	if !ok {
+		return "", false
+	}
+	name, value, _, ok := Attribute(rest)
+	return string(value), ok && string(name) == "reason"
+}
+
 func appendStatus(dst []byte, status Status) []byte {
 	dst = append(dst, "status\x00"...)
 	return append(dst, '0'+byte(status), 0)

@@ -13,6 +13,7 @@ const (
 	FindEndpoint
 	SaveDestination
 	FindDestination
+	TakeOver // not Postfix's: the client is to be the server's successor
 )
 
 // opNames are the names on the wire.
@@ -21,6 +22,7 @@ var opNames = [...]string{
 	FindEndpoint:    "find_endp",
 	SaveDestination: "save_dest",
 	FindDestination: "find_dest",
+	TakeOver:        "takeover",
 }
 
 func (op Op) String() string {
@@ -85,6 +87,8 @@ func DecodeRequest(msg []byte) (r Request) {
 	case "find_dest":
 		r.Op = FindDestination
 		r.Destination = d.value("label")
+	case "takeover":
+		r.Op = TakeOver
 	default:
 		r.Op = Unknown
 	}
@@ -168,6 +172,9 @@ func AppendFindDestination(dst []byte, destination string) []byte {
 	dst = appendAttribute(dst, "label", destination)
 	return append(dst, 0)
 }
+
+// AppendTakeOver appends the request to become the server's successor, see package handover.
+func AppendTakeOver(dst []byte) []byte { return append(appendRequest(dst, TakeOver), 0) }
 
 func appendRequest(dst []byte, op Op) []byte {
 	return appendAttribute(dst, "request", opNames[op])

@@ -11,17 +11,18 @@ import (
 // watch and its functions, which tests of sessions do without.
 type cache struct {
 	*clock
-	name     string
-	store    *store.Store
-	watch    *watch              // may be nil
-	close    func(fd int)        // closes a connection that a client has taken
-	culprit  func(fd int) string // tells who a client is; may be nil
-	ttlLimit int                 // seconds: connection_cache_ttl_limit
-	log      Logger
-	verbose  bool
-	stats    statistics
-	faults   faults
-	passed   int // bindings' worth of what look-ups have looked at in vain, not charged yet
+	name        string
+	store       *store.Store
+	watch       *watch              // may be nil
+	close       func(fd int)        // closes a connection that a client has taken
+	culprit     func(fd int) string // tells who a client is; may be nil
+	ttlLimit    int                 // seconds: connection_cache_ttl_limit
+	log         Logger
+	verbose     bool
+	succeedable bool // clients may ask to take over
+	stats       statistics
+	faults      faults
+	passed      int // bindings' worth of what look-ups have looked at in vain, not charged yet
 }
 
 // save puts a prepared connection into the store.

@@ -81,6 +81,9 @@ func (c *conn) Ready(_ int, hangup bool) (again bool) {
 	if c.fd >= 0 {
 		c.settle(lent)
 	}
+	if c.session.state == succeeding {
+		c.server.successors = append(c.server.successors, c)
+	}
 	return again && c.fd >= 0
 }
 
@@ -176,7 +179,7 @@ func (c *conn) fill() bool {
 		c.close()
 		return false
 	}
-	if c.drained {
+	if c.drained || c.session.state == succeeding {
 		return false
 	}
 	c.keepInput()

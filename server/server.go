@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,10 @@ type Config struct {
 	Parent int
 	// FirstClient is called once, when the first client is accepted; may be nil.
 	FirstClient func()
+	// HandOver is whether a client of the same user may take over from us, see TakeOver.
+	HandOver bool
+	// Succeeded is called when one has; may be nil.
+	Succeeded func()
 	// Watchdog is told when a turn begins and ends; may be nil.
 	Watchdog Watchdog
 }
@@ -77,6 +82,7 @@ type Server struct {
 	elapsed     time.Duration // since started, at the beginning of this turn
 
 	listeners []*listener
+	inherited []int // listening sockets that are ours, from the server before
 	clients   map[*conn]struct{}
 	served    bool // there has been a client
 	adopted   bool // Adopt was called
@@ -88,10 +94,16 @@ type Server struct {
 	later      timer
 	callAgain  []*conn // clients that wait for it
 
-	wake    int // eventfd: Stop was called
-	stop    bool
-	cleared bool // nothing is cached any longer, all clients are gone
-	stopped bool // without waiting any longer
+	wake       int // eventfd: there is something of these two
+	stopAsked  atomic.Bool
+	introduced chan int
+
+	stop      bool
+	cleared   bool // nothing is cached any longer, all clients are gone
+	stopped   bool // without waiting any longer
+	succeeded bool // another process has everything
+
+	successors []*conn // who ask to be that
 
 	// Shared by all clients, one at a time.
 	received [readSize]byte
@@ -134,6 +146,8 @@ func New(config Config, caches ...Cache) (*Server, error) {
 		wake:    wake,
 		started: time.Now(),
 		clients: make(map[*conn]struct{}),
+
+		introduced: make(chan int, 1),
 	}
 	s.farewell = farewell{server: s, quit: config.Quit, lingering: make(map[*lingering]struct{})}
 	s.statistics.call = s.reportStatistics
@@ -164,11 +178,9 @@ func (s *Server) register(caches []Cache) error {
 		cache := s.newCache(c.Name, len(caches) > 1)
 		s.caches = append(s.caches, cache)
 		for _, fd := range c.Listeners {
-			l := &listener{server: s, cache: cache, fd: fd}
-			if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
-				return fmt.Errorf("listening socket %d: %w", fd, err)
+			if err := s.listen(cache, fd); err != nil {
+				return err
 			}
-			s.listeners = append(s.listeners, l)
 		}
 	}
 	if s.config.Parent >= 0 {
@@ -177,6 +189,15 @@ func (s *Server) register(caches []Cache) error {
 		}
 	}
 	return s.loop.Add(s.wake, waker{s})
+}
+
+func (s *Server) listen(c *cache, fd int) error {
+	l := &listener{server: s, cache: c, fd: fd}
+	if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
+		return fmt.Errorf("listening socket %d: %w", fd, err)
+	}
+	s.listeners = append(s.listeners, l)
+	return nil
 }
 
 // newCache makes a cache; several tells whether its lines in the log need its name.
@@ -191,10 +212,13 @@ func (s *Server) newCache(name string, several bool) *cache {
 		close:    s.descriptors.close,
 		culprit:  culprit,
 		ttlLimit: int(s.config.TTLLimit / time.Second),
-		log:      log,
-		verbose:  s.config.Verbose,
-		stats:    statistics{since: time.Now()},
-		faults:   faults{log: log},
+
+		succeedable: s.config.HandOver,
+
+		log:     log,
+		verbose: s.config.Verbose,
+		stats:   statistics{since: time.Now()},
+		faults:  faults{log: log},
 	}
 	c.watch = newWatch(s, c)
 	c.store = store.New(func(fd int, why store.Reason) { s.dismiss(c, fd, why) })
@@ -202,8 +226,8 @@ func (s *Server) newCache(name string, several bool) *cache {
 	return c
 }
 
-// Run serves until Stop is called, the parent hangs up, or there was no client for
-// max_idle. Then it closes all clients and cached connections, and reports its
+// Run serves until Stop is called, the parent hangs up, there was no client for
+// max_idle, or another process has taken over: then it returns ErrSucceeded. Then it closes all clients and cached connections, and reports its
 // statistics. It can be called once.
 func (s *Server) Run() error {
 	defer s.finish()
@@ -217,6 +241,7 @@ func (s *Server) Run() error {
 		s.readClock()
 		s.expire() // first, so that nothing due is handed out below
 		s.loop.Dispatch()
+		s.answerSuccessors()
 		s.farewell.some()
 		if s.stop {
 			s.continueStop()
@@ -225,11 +250,27 @@ func (s *Server) Run() error {
 			s.config.Watchdog.Idle()
 		}
 	}
+	if s.succeeded {
+		return ErrSucceeded
+	}
 	return nil
 }
 
 // Stop makes Run return. It may be called from any goroutine, and again.
 func (s *Server) Stop() {
+	s.stopAsked.Store(true)
+	s.rouse()
+}
+
+// Introduce serves a client of the first cache that is connected already, as if it had been
+// accepted. It may be called from any goroutine. The server owns fd from now on, which must be non-blocking.
+func (s *Server) Introduce(fd int) {
+	s.introduced <- fd
+	s.rouse()
+}
+
+// rouse makes the loop look at what other goroutines want.
+func (s *Server) rouse() {
 	var one = [8]byte{7: 1} // any number but zero will do, in any byte order
 	// Cannot fail but for a counter that is full, and so read soon.
 	_, _ = unix.Write(s.wake, one[:])

@@ -22,6 +22,7 @@ import (
 //	                        answered
 //	handingOver             nothing is taken until the descriptor is gone
 //	awaitingAcknowledgement answered      ready        ready
+//	succeeding              nothing is taken until the server has decided
 //
 // "Put back" is for the found connection; it is ours until it is acknowledged. The states and the dummies are those of
 // Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
@@ -55,12 +56,18 @@ const (
 	handingOver                   // the descriptor is to be sent as soon as all of out is
 	awaitingAcknowledgement       // the descriptor was sent, the client's second dummy is due
 	ended                         // the client sends no more: close when all of out is sent
+	succeeding                    // the client wants to be our successor: the server's turn, see predecessor.go
 )
+
+// The numbers of the states are handed over to other versions: they must stay.
 
 func (s state) String() string {
 	return [...]string{"ready", "awaiting descriptor", "awaiting go-ahead", "handing over",
-		"awaiting acknowledgement", "ended"}[s]
+		"awaiting acknowledgement", "ended", "succeeding"}[s]
 }
+
+// holds reports whether the session has a connection outside the store.
+func (s state) holds() bool { return s >= awaitingDescriptor && s <= awaitingAcknowledgement }
 
 // maxMessage bounds what a client can make us keep of one request. The longest
 // request has three values; the protocol's users must get back byte-exact what
@@ -80,7 +87,7 @@ type input struct {
 // descriptor to be handed over. A descriptor that it takes is its own.
 func (s *session) step(in *input) bool {
 	switch s.state {
-	case handingOver, ended:
+	case handingOver, ended, succeeding:
 		return false
 	case awaitingDescriptor:
 		if len(in.bytes) == 0 {
@@ -144,6 +151,9 @@ func (s *session) answer(r proto.Request) {
 	if r.Op <= proto.Dummy {
 		return
 	}
+	if r.Op == proto.TakeOver && !s.cache.succeedable {
+		r.Op = proto.Unknown // as to Postfix's scache(8)
+	}
 	if r.Malformed || r.Op == proto.Unknown {
 		s.fault("%v: bad or missing request parameter", r.Op)
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
@@ -171,6 +181,8 @@ func (s *session) answer(r proto.Request) {
 		s.out = proto.AppendStatus(s.out, proto.OK)
 	case proto.FindDestination:
 		s.findDestination(r)
+	case proto.TakeOver:
+		s.state = succeeding
 	}
 }
 

@@ -31,6 +31,26 @@ type statistics struct {
 	displaced int                // bindings dropped to make room, up to the last report
 }
 
+// each calls visit with each counter, by a name that stays the same in all versions.
+func (s *statistics) each(visit func(name string, counter *int)) {
+	visit("destination hits", &s.destinations.hits)
+	visit("destination misses", &s.destinations.misses)
+	visit("endpoint hits", &s.endpoints.hits)
+	visit("endpoint misses", &s.endpoints.misses)
+	visit("most destinations", &s.maxDestinations)
+	visit("most endpoints", &s.maxEndpoints)
+	visit("most connections", &s.maxConnections)
+	for why := range s.closed {
+		visit("closed "+store.Reason(why).String(), &s.closed[why])
+	}
+	visit("lowered", &s.lowered)
+	visit("refused", &s.refused)
+	visit("lost", &s.lost)
+	visit("rejected", &s.rejected)
+	visit("crowded", &s.crowded)
+	visit("greedy", &s.greedy)
+}
+
 type lookups struct{ hits, misses int }
 
 func (l *lookups) count(hit bool) {

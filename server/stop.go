@@ -71,9 +71,12 @@ func (s *Server) loseGrace() {
 func (s *Server) finish() {
 	s.clear() // after an error
 	s.farewell.all()
-	for _, c := range s.caches {
-		c.reportStatistics()
+	if !s.succeeded { // else the successor counts on
+		for _, c := range s.caches {
+			c.reportStatistics()
+		}
 	}
+	closeAll(s.inherited)
 	s.loop.Close()
 	// The eventfd stays open: Stop may be called still, and must not write to
 	// another file that got its number.
@@ -90,11 +93,18 @@ func (p parent) Ready(_ int, hangup bool) bool {
 	return false
 }
 
-// waker watches the eventfd that Stop writes.
+// waker watches the eventfd that other goroutines write.
 type waker struct{ *Server }
 
 // Ready implements loop.Handler.
 func (w waker) Ready(int, bool) bool {
-	w.beginStop()
+	select {
+	case fd := <-w.introduced:
+		w.arrived(fd, w.caches[0])
+	default:
+	}
+	if w.stopAsked.Load() {
+		w.beginStop()
+	}
 	return false
 }

@@ -24,6 +24,12 @@ type Connection struct {
 // FD returns the descriptor.
 func (c *Connection) FD() int { return c.fd }
 
+// Endpoint returns the label of the endpoint, a view that ends with the Connection.
+func (c *Connection) Endpoint() []byte { return c.endpoint.label }
+
+// Deadline returns when the connection expires, or would have if it had not been found.
+func (c *Connection) Deadline() Tick { return c.timer.When() }
+
 // Property returns the endpoint property that was saved with the connection. It is
 // a view that ends with the Connection.
 func (c *Connection) Property() []byte { return c.property }

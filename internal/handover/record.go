@@ -1,0 +1,117 @@
+// Package handover is what a server tells the process that takes its place: records,
+// and descriptors with them, over a UNIX-domain socket. What they mean is package
+// server's business.
+//
+//	successor                      predecessor
+//	   | takeover (package proto)       |
+//	   |------------------------------->|  stops serving
+//	   |   Hello, Cache, Bindings, ...  |
+//	   |<-------------------------------|
+//	   |             End                |
+//	   |<-------------------------------|
+//	   | Answer: ready                  |
+//	   |------------------------------->|
+//	   |              Go                |
+//	   |<-------------------------------|  ends
+//	   | serves
+//
+// Until Go is sent the predecessor can go on as if nothing had happened, and it does so if anything
+// fails, or is silent for too long. From then on the successor has everything.
+//
+// Records are in the encoding of package gob, so a reader ignores the fields that it does
+// not know, and sees a record of a kind that it does not know as an empty one; how many
+// descriptors belong to that is known all the same, and they are closed.
+package handover
+
+import "time"
+
+// Version is of the records' meaning. It grows when an older reader would lose something
+// that must not be lost.
+const Version = 1
+
+// Record has one of its fields set besides Descriptors, or none if it is of a kind unknown to the reader.
+type Record struct {
+	Descriptors int // that come with it
+
+	Hello       *Hello
+	Cache       *Cache
+	Bindings    []Binding
+	Connections []Connection // each with a descriptor
+	Client      *Client
+	End         *End
+	Go          *Go
+}
+
+// Batch is how many bindings or connections make a record: one by one they would take twice as
+// long. It is what one message can carry of descriptors (SCM_MAX_FD in the kernel), or less. BatchText is how many
+// bytes of text end one before.
+const (
+	Batch     = 200
+	BatchText = 1 << 16
+)
+
+// Hello is the first record. Times are in ticks of the server's clock, which goes on;
+// 0 is none.
+type Hello struct {
+	Version int
+	// Started is when the clock began, in nanoseconds of CLOCK_MONOTONIC.
+	Started       int64
+	Through       string // name of the cache through whose socket the successor came
+	StatisticsDue uint64
+	IdleDue       uint64
+	Served        bool // there has been a client
+}
+
+// Cache begins a cache: what follows, up to the next one, is of this one. Its descriptors are
+// the listening sockets.
+type Cache struct {
+	Name     string
+	Serial   uint64           // of the connection saved last
+	Since    time.Time        // when the counters began
+	Counters map[string]int64 // by name; what the reader does not know is lost
+}
+
+// Binding is one of a cache's, in the order of first saving for each destination.
+type Binding struct {
+	Destination, Property, Endpoint []byte
+	Deadline                        uint64
+}
+
+// Connection is one that is cached, or that a Client holds: then its descriptor is among the
+// client's.
+type Connection struct {
+	Endpoint, Property []byte
+	Deadline           uint64
+	Serial             uint64
+}
+
+// Client is one that is connected. Its descriptors are its socket, that of Found if
+// HasFound, and the one that has arrived and was not used yet if HasArrived.
+type Client struct {
+	Announce bool // it was not told the protocol yet
+	State    int
+	Input    []byte // received and not used yet
+	Output   []byte // not sent yet
+	Handed   int    // descriptors sent that may be unread
+	Due      uint64 // when its time for the request is over
+
+	// Of a request that is too long, and dropped up to its end.
+	TooLong bool
+	Op      int
+	Framer  byte
+
+	TTL        int         // of Prepared, in seconds
+	Prepared   *Connection // a save whose descriptor is due
+	Found      *Connection // a find that the client has not acknowledged
+	HasFound   bool
+	HasArrived bool
+}
+
+// End says that this was all, and how much it should have been.
+type End struct{ Bindings, Connections, Clients int }
+
+// Go says that the successor is the server now.
+type Go struct{}
+
+// Answer is the successor's: ready to serve, or why not.
+type Answer struct{ Failure string }

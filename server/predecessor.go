@@ -1,0 +1,286 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/handover"
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
+	"github.com/scache/scache/timerwheel"
+)
+
+// Handing over: this process is the predecessor, a client asks to be its successor. The loop
+// stands still from the first record to the last word, and nothing of ours is changed until
+// then: so if the successor fails, we go on as if nothing had happened. What has left the
+// caches already, and waits for a reply to QUIT, is not handed over: we see it off.
+
+// ErrSucceeded is returned by Run when another process has taken over everything.
+var ErrSucceeded = errors.New("another process has taken over")
+
+// answerSuccessors decides about those who want to be our successor.
+func (s *Server) answerSuccessors() {
+	asking := s.successors
+	s.successors = nil
+	for _, c := range asking {
+		switch reason := s.refusal(c); {
+		case c.fd < 0 || c.session.state != succeeding: // gone meanwhile, or in the list twice
+		case reason != "":
+			c.session.fault("%v: refused: %s", proto.TakeOver, reason)
+			c.session.out = proto.AppendRefusal(c.session.out, reason)
+			c.session.state = ready
+			s.loop.Again(c.fd)
+		default:
+			s.handOver(c)
+		}
+	}
+}
+
+// refusal tells why a client must not take over, if so.
+func (s *Server) refusal(c *conn) string {
+	who, err := unix.GetsockoptUcred(c.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	switch {
+	case err != nil || int(who.Uid) != os.Geteuid():
+		return "only the server's own user may"
+	case s.stop:
+		return "the server is stopping"
+	}
+	return ""
+}
+
+// handOver makes a client our successor, or goes on.
+func (s *Server) handOver(c *conn) {
+	// The collector would take a third of the time.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	begun := time.Now()
+	name, count, err := s.sendAll(c)
+	if err != nil {
+		s.config.Log.Warningf("%s has not taken over: %v; going on after %v", name, err, time.Since(begun).Round(time.Microsecond))
+		c.close()
+		return
+	}
+	s.succeeded = true
+	if s.config.Succeeded != nil {
+		s.config.Succeeded()
+	}
+	s.config.Log.Infof("%s has taken over: %d connections, %d bindings, %d clients, within %v",
+		name, count.Connections, count.Bindings, count.Clients, time.Since(begun).Round(time.Microsecond))
+	s.release()
+}
+
+// sendAll sends everything to a client, hears that it has it, and says Go. After an error it
+// is not our successor. name is the client's in the log.
+func (s *Server) sendAll(c *conn) (name string, count handover.End, err error) {
+	name = clientName{&c.session}.String()
+	channel := handover.NewChannel(c.fd)
+	err = handover.AskCredentials(c.fd) // of the answer: we may have made the client's socket ourselves
+	if err == nil {
+		err = channel.SendMessage(proto.AppendStatus(nil, proto.OK))
+	}
+	if err == nil {
+		err = channel.Send(&handover.Record{Hello: s.hello(c)})
+	}
+	for _, cache := range s.caches {
+		if err == nil {
+			err = s.sendCache(channel, cache, c, &count)
+		}
+	}
+	if err == nil {
+		err = errors.Join(channel.Send(&handover.Record{End: &count}), channel.Flush())
+	}
+	if err == nil {
+		err = channel.ReceiveAnswer()
+	}
+	if who := channel.Peer(); who != nil {
+		name = fmt.Sprintf("process %d", who.Pid)
+	}
+	if err == nil {
+		err = errors.Join(channel.Send(&handover.Record{Go: &handover.Go{}}), channel.Flush())
+	}
+	return name, count, err
+}
+
+func (s *Server) hello(c *conn) *handover.Hello {
+	return &handover.Hello{
+		Version:       handover.Version,
+		Started:       monotonic() - time.Since(s.started).Nanoseconds(),
+		Through:       c.session.cache.name,
+		StatisticsDue: uint64(s.statistics.timer.When()),
+		IdleDue:       dueTick(&s.idle.timer),
+		Served:        s.served,
+	}
+}
+
+// sendCache sends a cache and its clients, but for the successor.
+func (s *Server) sendCache(channel *handover.Channel, c *cache, successor *conn, count *handover.End) error {
+	var sockets []int
+	for _, l := range s.listeners {
+		if l.cache == c {
+			sockets = append(sockets, l.fd)
+		}
+	}
+	if err := channel.Send(&handover.Record{Cache: c.record()}, sockets...); err != nil {
+		return err
+	}
+	if err := sendBindings(channel, c.store, count); err != nil {
+		return err
+	}
+	if err := sendConnections(channel, c.store, count); err != nil {
+		return err
+	}
+	for client := range s.clients {
+		if client.session.cache != c || client == successor {
+			continue
+		}
+		count.Clients++
+		record, descriptors := client.record()
+		if err := channel.Send(&handover.Record{Client: record}, descriptors...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End) (err error) {
+	batch := make([]handover.Binding, 0, handover.Batch)
+	text := 0
+	for b := range s.Bindings() {
+		batch = append(batch, handover.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint, Deadline: uint64(b.Deadline)})
+		if text += len(b.Destination) + len(b.Property) + len(b.Endpoint); len(batch) < cap(batch) && text < handover.BatchText {
+			continue
+		}
+		text = 0
+		if err = channel.Send(&handover.Record{Bindings: batch}); err != nil {
+			return err
+		}
+		count.Bindings += len(batch)
+		batch = batch[:0]
+	}
+	count.Bindings += len(batch)
+	return channel.Send(&handover.Record{Bindings: batch})
+}
+
+func sendConnections(channel *handover.Channel, s *store.Store, count *handover.End) (err error) {
+	batch := make([]handover.Connection, 0, handover.Batch)
+	descriptors := make([]int, 0, handover.Batch)
+	text := 0
+	for c := range s.Connections() {
+		batch, descriptors = append(batch, *connectionRecord(c)), append(descriptors, c.FD())
+		if text += len(c.Endpoint()) + len(c.Property()); len(batch) < cap(batch) && text < handover.BatchText {
+			continue
+		}
+		text = 0
+		if err = channel.Send(&handover.Record{Connections: batch}, descriptors...); err != nil {
+			return err
+		}
+		count.Connections += len(batch)
+		batch, descriptors = batch[:0], descriptors[:0]
+	}
+	count.Connections += len(batch)
+	return channel.Send(&handover.Record{Connections: batch}, descriptors...)
+}
+
+func (c *cache) record() *handover.Cache {
+	record := &handover.Cache{
+		Name:     c.name,
+		Serial:   c.store.Serial(),
+		Since:    c.stats.since,
+		Counters: make(map[string]int64),
+	}
+	c.stats.each(func(name string, counter *int) { record.Counters[name] = int64(*counter) })
+	return record
+}
+
+func connectionRecord(c *store.Connection) *handover.Connection {
+	return &handover.Connection{
+		Endpoint: c.Endpoint(),
+		Property: c.Property(),
+		Deadline: uint64(c.Deadline()),
+		Serial:   c.Serial(),
+	}
+}
+
+// record is a client between two wakes.
+func (c *conn) record() (record *handover.Client, descriptors []int) {
+	s := &c.session
+	record = &handover.Client{
+		Announce: c.announce,
+		State:    int(s.state),
+		Input:    c.in.bytes,
+		Output:   s.out,
+		Handed:   c.handed,
+		Due:      dueTick(&c.timer),
+		TooLong:  s.tooLong,
+		TTL:      s.ttl,
+	}
+	if s.tooLong {
+		record.Op, record.Framer = int(s.op), s.framer.State()
+	}
+	descriptors = append(descriptors, c.fd)
+	switch {
+	case s.connection == nil:
+	case s.state == awaitingDescriptor:
+		record.Prepared = connectionRecord(s.connection)
+	default:
+		record.Found, record.HasFound = connectionRecord(s.connection), true
+		descriptors = append(descriptors, s.connection.FD())
+	}
+	if c.in.fd >= 0 {
+		record.HasArrived = true
+		descriptors = append(descriptors, c.in.fd)
+	}
+	return record, descriptors
+}
+
+// dueTick is when a timer is due; 0 if it is not set.
+func dueTick(t *timerwheel.Timer[timed]) uint64 {
+	if !t.Pending() {
+		return 0
+	}
+	return uint64(t.When())
+}
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds: the clock that package time reads, and the
+// same in all processes since the system has started.
+func monotonic() int64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		panic(fmt.Errorf("clock_gettime: %w", err)) // it has no way to fail
+	}
+	return now.Nano()
+}
+
+// release closes our descriptors of what another process has, or has kept, and so takes nothing from
+// anybody; what has left the caches before is seen off still. Then Run returns.
+func (s *Server) release() {
+	forget := func(fd int) {
+		s.loop.Remove(fd)
+		unix.Close(fd)
+		s.descriptors.open--
+	}
+	for c := range s.clients {
+		_, descriptors := c.record()
+		for _, fd := range descriptors {
+			forget(fd)
+		}
+		s.timers.Stop(&c.timer)
+		c.fd = -1
+	}
+	clear(s.clients)
+	for _, c := range s.caches {
+		for connection := range c.store.Connections() {
+			c.watch.end(connection.FD())
+			forget(connection.FD())
+		}
+		s.timers.Stop(&c.watch.timer.timer)
+		c.store = store.New(nil)
+	}
+	s.beginStop()
+	s.cleared = true
+	s.set(&s.grace, farewellGrace)
+}

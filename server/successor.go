@@ -1,0 +1,366 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/handover"
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
+	"github.com/scache/scache/timerwheel"
+)
+
+// Taking over: this process is the successor of one that serves. It receives everything before it
+// touches anything, and serves when the predecessor has said Go, or has died behind the
+// last record.
+
+// ErrDied is returned when the predecessor has died before we had everything: nobody serves now.
+var ErrDied = errors.New("the server has died while it handed over")
+
+// Predecessor is a server that has given us everything and waits for our word.
+type Predecessor struct {
+	server  *Server
+	channel *handover.Channel
+	process int // pidfd; -1: it cannot be seen from here
+}
+
+// TakeOver receives everything from the server that is connected by socket, which stays the
+// caller's, before Run is called. through is the name here of the cache whose socket was connected to, if one was. Caches that
+// the predecessor has and this server was not made with are added.
+//
+// Afterwards one of Confirm and Refuse has to be called. After an error the Server is of no use: what it
+// has received was closed.
+func (s *Server) TakeOver(socket int, through string) (*Predecessor, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as in handOver
+	p := &Predecessor{server: s, channel: handover.NewChannel(socket), process: -1}
+	err := p.receive(socket, through)
+	if err == nil {
+		return p, nil
+	}
+	s.abandonAll()
+	p.channel.Discard()
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the server has ended the hand-over")
+		if p.died() {
+			err = ErrDied
+		}
+	} else {
+		p.Refuse(err.Error())
+	}
+	p.close()
+	return nil, err
+}
+
+// Confirm says that we have everything, and returns when we are the server. After an error the
+// predecessor goes on.
+func (p *Predecessor) Confirm() error {
+	defer p.close()
+	err := p.channel.SendAnswer(handover.Answer{})
+	if err == nil {
+		var r handover.Record
+		if r, _, err = p.channel.Receive(); err == nil && r.Go == nil {
+			err = errors.New("the server did not say go")
+		}
+	}
+	// One that is dead does not go on, and we lack nothing.
+	if err != nil && !p.died() {
+		p.server.abandonAll()
+		return fmt.Errorf("the server goes on: %w", err)
+	}
+	p.server.begin()
+	return nil
+}
+
+// Refuse tells the predecessor to go on, and why.
+func (p *Predecessor) Refuse(reason string) {
+	_ = p.channel.SendAnswer(handover.Answer{Failure: reason}) // our end tells it as well
+	p.close()
+}
+
+func (p *Predecessor) close() {
+	if p.process >= 0 {
+		unix.Close(p.process)
+		p.process = -1
+	}
+}
+
+// died reports whether the predecessor's process has ended, or ends within a moment.
+func (p *Predecessor) died() bool {
+	if p.process < 0 {
+		return false
+	}
+	for deadline := time.Now().Add(handover.Patience); ; {
+		poll := []unix.PollFd{{Fd: int32(p.process), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, max(0, int(time.Until(deadline)/time.Millisecond)))
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+func (p *Predecessor) receive(socket int, through string) error {
+	if err := handover.AskCredentials(socket); err != nil {
+		return err
+	}
+	if err := p.ask(socket); err != nil {
+		return err
+	}
+	if err := p.identify(); err != nil {
+		return err
+	}
+	r, descriptors, err := p.channel.Receive()
+	if err != nil {
+		return err
+	}
+	closeAll(descriptors)
+	if r.Hello == nil {
+		return errors.New("the server does not begin with a greeting")
+	}
+	switch {
+	case r.Hello.Version > handover.Version:
+		return fmt.Errorf("the server hands over by version %d, known here is %d", r.Hello.Version, handover.Version)
+	case r.Hello.Started > monotonic():
+		return errors.New("the server's clock is not ours: is it in another time namespace?")
+	}
+	return p.receiveAll(r.Hello, through)
+}
+
+// ask asks to take over.
+func (p *Predecessor) ask(socket int) error {
+	announcement, err := p.channel.ReceiveMessage()
+	if err != nil {
+		return err
+	}
+	if string(announcement) != proto.Announcement {
+		return fmt.Errorf("that is no connection cache: it says %q", announcement)
+	}
+	if err := p.channel.SendMessage(proto.AppendTakeOver(nil)); err != nil {
+		return err
+	}
+	msg, err := p.channel.ReceiveMessage()
+	if err != nil {
+		return err
+	}
+	reply, ok := proto.DecodeReply(msg)
+	if reason, refused := proto.DecodeRefusal(msg); refused {
+		return fmt.Errorf("the server refuses: %s", reason)
+	}
+	if !ok || reply.Status != proto.OK {
+		return errors.New("the server does not hand over: it is Postfix's, or under master(8), or of an older version")
+	}
+	return nil
+}
+
+// identify sees to it that the predecessor is the same user. The kernel says who has sent, not
+// who once made the listening socket, which may be systemd.
+func (p *Predecessor) identify() error {
+	who := p.channel.Peer()
+	if who == nil || int(who.Uid) != os.Geteuid() {
+		return errors.New("the server runs as another user")
+	}
+	if process, err := unix.PidfdOpen(int(who.Pid), 0); err == nil {
+		p.process = process
+	}
+	return nil
+}
+
+// receiveAll receives all that follows the greeting.
+func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
+	s := p.server
+	s.continueClock(h)
+	var cache *cache
+	var count handover.End
+	for {
+		r, descriptors, err := p.channel.Receive()
+		if err != nil {
+			return err
+		}
+		if cache == nil && r.Cache == nil {
+			closeAll(descriptors)
+			return errors.New("the first record is not a cache")
+		}
+		switch {
+		case r.Cache != nil:
+			name := r.Cache.Name
+			if name == h.Through && through != "" {
+				name = through
+			}
+			cache, err = s.restoreCache(name, r.Cache, descriptors)
+		case r.Bindings != nil:
+			count.Bindings += len(r.Bindings)
+			for _, b := range r.Bindings {
+				cache.store.SaveDestination(b.Destination, b.Property, b.Endpoint, timerwheel.Tick(b.Deadline))
+			}
+			closeAll(descriptors)
+		case r.Connections != nil && len(descriptors) == len(r.Connections):
+			count.Connections += len(descriptors)
+			s.descriptors.open += len(descriptors)
+			for i := range r.Connections {
+				s.restoreConnection(cache, &r.Connections[i], descriptors[i])
+			}
+		case r.Client != nil && len(descriptors) == descriptorsOf(r.Client):
+			count.Clients++
+			s.descriptors.open += len(descriptors)
+			err = s.restoreClient(cache, r.Client, descriptors)
+		case r.End != nil:
+			if *r.End != count {
+				return fmt.Errorf("the server speaks of %+v, and has sent %+v", *r.End, count)
+			}
+			s.adaptToLimit()
+			return nil
+		default: // a kind that we do not know
+			closeAll(descriptors)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// continueClock sets the clock to the predecessor's: all times stay as they are.
+func (s *Server) continueClock(h *handover.Hello) {
+	s.started = time.Now().Add(time.Duration(h.Started - monotonic()))
+	s.readClock()
+	s.timers.Advance(s.clock.now)
+	for _, c := range s.caches {
+		c.store.Advance(c.now)
+	}
+	latest := s.clock.after(s.config.StatusUpdateTime)
+	s.timers.Set(&s.statistics.timer, &s.statistics, min(timerwheel.Tick(h.StatisticsDue), latest))
+	if s.idle.timer.Pending() {
+		s.set(&s.idle, s.config.MaxIdle)
+	}
+	if h.IdleDue > 0 && s.config.MaxIdle > 0 {
+		s.timers.Set(&s.idle.timer, &s.idle, timerwheel.Tick(h.IdleDue))
+	}
+	s.served = h.Served
+}
+
+// restoreCache takes a cache's listening sockets and counters.
+func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*cache, error) {
+	cache := s.cacheNamed(name)
+	if cache == nil {
+		s.config.Log.Warningf("the server before had another socket, %s: it is served on", name)
+		cache = s.newCache(name, true)
+		cache.store.Advance(cache.now)
+		s.caches = append(s.caches, cache)
+	}
+	cache.store.SkipTo(r.Serial)
+	cache.stats.since = r.Since
+	cache.stats.each(func(name string, counter *int) { *counter = int(r.Counters[name]) })
+	s.descriptors.open += len(sockets)
+	s.base += len(sockets)
+	for i, fd := range sockets {
+		if err := s.listen(cache, fd); err != nil {
+			closeAll(sockets[i:])
+			return nil, err
+		}
+		s.inherited = append(s.inherited, fd)
+	}
+	return cache, nil
+}
+
+func (s *Server) cacheNamed(name string) *cache {
+	for _, c := range s.caches {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// restoreConnection puts a connection into its cache.
+func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *store.Connection {
+	connection := c.store.Restore(r.Endpoint, r.Property, fd, r.Serial, timerwheel.Tick(r.Deadline))
+	if connection == nil { // connection_cache_text_limit is lower here
+		s.dismiss(c, fd, store.Evicted)
+		return nil
+	}
+	c.watch.begin(connection)
+	return connection
+}
+
+// restoreClient makes a client go on where it was; the descriptors are its own.
+func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []int) error {
+	c := newConn(s, cache, descriptors[0], r.Announce)
+	if err := s.admit(c); err != nil {
+		closeAll(descriptors)
+		return err
+	}
+	rest := descriptors[1:]
+	session := &c.session
+	session.state = state(r.State)
+	session.out = r.Output
+	session.ttl = r.TTL
+	if r.TooLong {
+		session.tooLong, session.op, session.framer = true, proto.Op(r.Op), proto.FramerAt(r.Framer)
+	}
+	c.in.bytes = r.Input
+	c.handed = r.Handed
+	if r.Prepared != nil {
+		session.connection = cache.store.Prepare(r.Prepared.Endpoint, r.Prepared.Property)
+		session.texts = len(r.Prepared.Endpoint) + len(r.Prepared.Property)
+	}
+	if r.Found != nil {
+		if session.connection = s.restoreConnection(cache, r.Found, rest[0]); session.connection != nil {
+			cache.store.Withdraw(session.connection)
+			cache.watch.end(rest[0])
+		}
+		rest = rest[1:]
+	}
+	if r.HasArrived {
+		c.in.fd = rest[0]
+	}
+	if session.connection == nil && session.state.holds() {
+		// No room for its texts. The client sees an end that it can deal with.
+		session.state = ended
+	}
+	if r.Due > 0 {
+		s.timers.Set(&c.timer, c, timerwheel.Tick(r.Due))
+	}
+	return nil
+}
+
+// descriptors is how many belong to a client.
+func descriptorsOf(r *handover.Client) int {
+	n := 1
+	for _, more := range []bool{r.HasFound, r.HasArrived} {
+		if more {
+			n++
+		}
+	}
+	return n
+}
+
+// begin makes a server that has received everything look at what has happened meanwhile: no
+// event tells of what came before its sockets were registered here.
+func (s *Server) begin() {
+	for c := range s.clients {
+		s.loop.Again(c.fd)
+	}
+}
+
+// Listens reports whether a cache has a listening socket.
+func (s *Server) Listens(name string) bool {
+	return slices.ContainsFunc(s.listeners, func(l *listener) bool { return l.cache.name == name })
+}
+
+// abandonAll closes what was received: it is another process' still, or nobody's.
+func (s *Server) abandonAll() {
+	s.release()
+	closeAll(s.inherited)
+	s.loop.Close()
+}
+
+func closeAll(descriptors []int) {
+	for _, fd := range descriptors {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,66 @@
+package store
+
+import "iter"
+
+// What a server needs to hand its cache over to the process that takes its place: all that is
+// stored, and the way back in.
+
+// Binding is what SaveDestination has saved. The texts are views.
+type Binding struct {
+	Destination, Property, Endpoint []byte
+	Deadline                        Tick
+}
+
+// Bindings returns all bindings, those of one destination in the order of first saving. The
+// store must not be changed meanwhile.
+func (s *Store) Bindings() iter.Seq[Binding] {
+	return func(yield func(Binding) bool) {
+		for _, node := range s.destinations {
+			for ; node != nil; node = node.next {
+				for b := node.item.first; b != nil; b = b.next {
+					if !yield(Binding{b.text[:b.property], b.text[b.property:b.through], b.text[b.through:], b.deadline}) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// Connections returns all connections in the store, those of one endpoint from the oldest to the
+// newest. The store must not be changed meanwhile.
+func (s *Store) Connections() iter.Seq[*Connection] {
+	return func(yield func(*Connection) bool) {
+		for _, node := range s.endpoints {
+			for ; node != nil; node = node.next {
+				for c := node.item.oldest; c != nil; c = c.newer {
+					if !yield(c) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// Serial returns that of the connection saved last.
+func (s *Store) Serial() uint64 { return s.saved }
+
+// SkipTo makes the serial numbers go on behind serial.
+func (s *Store) SkipTo(serial uint64) { s.saved = max(s.saved, serial) }
+
+// Restore puts a connection into the store as it was in another one, whose clock is this one's:
+// at its place by its serial number, until its deadline. The store owns fd from now on. It returns
+// nil, and owns nothing, if there is no room for the texts.
+func (s *Store) Restore(endpoint, property []byte, fd int, serial uint64, deadline Tick) *Connection {
+	c := s.Prepare(endpoint, property)
+	if c == nil {
+		return nil
+	}
+	c.fd, c.serial = fd, serial
+	s.insert(c, deadline)
+	return c
+}
+
+// Withdraw takes a connection out of the store, as a find does.
+func (s *Store) Withdraw(c *Connection) { s.remove(c) }

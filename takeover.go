@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/server"
+)
+
+// predecessorVariable names the descriptor that connects a process to the server that has
+// started it to be its successor.
+const predecessorVariable = "SCACHE_PREDECESSOR"
+
+// serverBefore is the server that serves while we start, if we shall take over from it.
+type serverBefore struct {
+	connection int    // -1: there is none
+	through    string // the socket it was connected to by; empty: it has started us
+}
+
+func (b serverBefore) there() bool { return b.connection >= 0 }
+
+func (b serverBefore) close() {
+	if b.there() {
+		unix.Close(b.connection)
+	}
+}
+
+// findServerBefore connects to the server that has started us, or, with -takeover, to one that
+// listens on one of our sockets.
+func findServerBefore(o serveOptions) (serverBefore, error) {
+	none := serverBefore{connection: -1}
+	if text, ok := os.LookupEnv(predecessorVariable); ok {
+		os.Unsetenv(predecessorVariable)
+		fd, err := strconv.Atoi(text)
+		if err != nil {
+			return none, fmt.Errorf("%s=%s: not a descriptor", predecessorVariable, text)
+		}
+		unix.CloseOnExec(fd)
+		return serverBefore{connection: fd}, nil
+	}
+	if !o.takeOver {
+		return none, nil
+	}
+	for _, path := range o.paths {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return none, fmt.Errorf("socket: %w", err)
+		}
+		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
+		case nil:
+			return serverBefore{fd, path}, nil
+		case unix.ENOENT, unix.ECONNREFUSED:
+			unix.Close(fd)
+		default:
+			unix.Close(fd)
+			return none, fmt.Errorf("connect to %s: %w", path, err)
+		}
+	}
+	o.config.Log.Infof("-takeover: no server listens on %s", strings.Join(o.paths, ", "))
+	return none, nil
+}
+
+// takeOver makes s the server in the place of the one before. If none was there it does
+// nothing.
+func (b serverBefore) takeOver(s *server.Server, sockets []socket) error {
+	if !b.there() {
+		return nil
+	}
+	predecessor, err := s.TakeOver(b.connection, b.through)
+	if err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	for _, socket := range sockets {
+		if !s.Listens(socket.path) {
+			err := fmt.Errorf("another server than the one to take over from listens on %s", socket.path)
+			predecessor.Refuse(err.Error())
+			return err
+		}
+	}
+	if err := predecessor.Confirm(); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	claimSockets(sockets)
+	return nil
+}
+
+// successor is a process that is to take our place: this program's file, which may be another one
+// by now, with the same arguments.
+type successor struct {
+	log     server.Logger
+	process atomic.Pointer[os.Process] // nil: there is none
+}
+
+// startOnSignal starts a successor at each signal.
+func (n *successor) startOnSignal(s *server.Server, number os.Signal) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, number)
+	go func() {
+		for range signals {
+			if err := n.start(s); err != nil {
+				n.log.Warningf("no successor: %v", err)
+			}
+		}
+	}()
+}
+
+func (n *successor) start(s *server.Server) error {
+	if os.Getpid() == 1 {
+		return errors.New("a container ends with its first process; start another container with -takeover")
+	}
+	if p := n.process.Load(); p != nil {
+		return fmt.Errorf("process %d was started to take over and has not done so", p.Pid)
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "successor")
+	defer theirs.Close()
+	command := exec.Command(path, os.Args[1:]...)
+	command.Args[0] = os.Args[0]
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	command.ExtraFiles = []*os.File{theirs} // descriptor 3
+	command.Env = append(os.Environ(), predecessorVariable+"=3")
+	if err := command.Start(); err != nil {
+		unix.Close(pair[0])
+		return err
+	}
+	n.process.Store(command.Process)
+	s.Introduce(pair[0])
+	go func() {
+		err := command.Wait()
+		n.process.Store(nil)
+		n.log.Warningf("no successor: %s has ended: %v", path, err)
+	}()
+	return nil
+}
