@@ -21,7 +21,8 @@ import (
 // returns the exit status: 0 after SIGINT or SIGTERM, or when another process has taken over, 1 if
 // it could not serve, 2 for a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
-	o, err := parseServe(arguments, stderr)
+	service, refused := joinService()
+	o, err := parseServe(arguments, len(service.listeners) > 0 || refused != nil || isSuccessor(), stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -35,9 +36,12 @@ func serve(arguments []string, stderr io.Writer) int {
 	if o.config.Verbose {
 		verbosity = 1
 	}
-	log := postfix.NewStderrLog(verbosity)
+	log := postfix.NewStderrLog(o.logFormat, verbosity)
 	o.config.Log = log
-	if err := serveSockets(o); err != nil {
+	if err = refused; err == nil {
+		err = serveSockets(o, service)
+	}
+	if err != nil {
 		log.Errorf("%v", err)
 		return 1
 	}
@@ -48,20 +52,22 @@ var errUsage = errors.New("wrong flags")
 
 // serveOptions are the command line of "scache serve".
 type serveOptions struct {
-	paths    []string // of the sockets, each of a cache of its own
-	mode     uint32   // their permissions
-	takeOver bool     // from the server that is there already, if there is one
-	config   server.Config
+	paths     []string // of the sockets to make, each of a cache of its own
+	mode      uint32   // their permissions
+	takeOver  bool     // from the server that is there already, if there is one
+	logFormat postfix.StderrFormat
+	config    server.Config
 }
 
-// parseServe reads the command line; the configuration has no log yet.
-func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error) {
+// parseServe reads the command line; the configuration has no log yet. passed is whether there
+// are other sockets than its own.
+func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptions, err error) {
 	config := &o.config
 	config.Parent = -1
 	config.HandOver = true
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required); given again: one more, with a cache of its own", o.addPath)
+	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required, unless systemd passes sockets); given again: one more, with a cache of its own", o.addPath)
 	modeFlag := flags.String("mode", "0600", "permissions of the sockets, in `octal`")
 	flags.DurationVar(&config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
 	flags.DurationVar(&config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
@@ -76,6 +82,7 @@ func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error
 	flags.BoolVar(&o.takeOver, "takeover", false, "take over from the server that listens on the sockets, if there is one: its sockets, connections, clients, counters; it ends then")
 	order := flags.String("reuse-order", "fifo", "as connection_cache_reuse_order: fifo, or lifo")
 	handshake := flags.String("close-handshake", "none", "as connection_cache_close_handshake: none, or quit")
+	logFormat := flags.String("log-format", "auto", "what the log looks like: text, journal, json, or auto, which is journal where standard error goes there, else text")
 	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are such as 90s, 10m, 1h30m. Limits are each socket's.\n\n")
@@ -86,14 +93,17 @@ func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error
 	} else if err != nil {
 		return o, errUsage
 	}
+	format, logFormatKnown := logFormats()[*logFormat]
 	permissions, err := strconv.ParseUint(*modeFlag, 8, 9)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("-mode %s: not an octal number up to 777", *modeFlag)
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument: %s", flags.Arg(0))
-	case len(o.paths) == 0:
-		err = errors.New("-socket is required")
+	case !logFormatKnown:
+		err = fmt.Errorf("-log-format %s: want auto, text, journal or json", *logFormat)
+	case len(o.paths) == 0 && !passed:
+		err = errors.New("-socket is required, unless systemd passes sockets")
 	case config.TTLLimit < time.Second || config.TTLLimit%time.Second != 0:
 		err = errors.New("-ttl-limit must be whole seconds, at least 1s")
 	case config.StatusUpdateTime <= 0 || config.IPCTimeout <= 0:
@@ -113,7 +123,7 @@ func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error
 		config.Order = store.NewestFirst
 	}
 	config.Quit = *handshake == "quit"
-	o.mode = uint32(permissions)
+	o.mode, o.logFormat = uint32(permissions), format
 	return o, err
 }
 
@@ -133,7 +143,7 @@ func (o *serveOptions) addPath(path string) error {
 }
 
 // serveSockets serves until a signal or max_idle ends it, or another process takes over.
-func serveSockets(o serveOptions) error {
+func serveSockets(o serveOptions, service *service) error {
 	log := o.config.Log
 	before, err := findServerBefore(o)
 	if err != nil {
@@ -145,10 +155,13 @@ func serveSockets(o serveOptions) error {
 		return err
 	}
 	defer closeSockets(sockets)
-	var caches []server.Cache
+	caches := service.caches()
 	for _, s := range sockets {
 		caches = append(caches, s.cache())
 	}
+	service.reportOn(&o.config)
+	next := successor{log: log, service: service}
+	o.config.Succeeded = next.succeeded
 	s, err := server.New(o.config, caches...)
 	if err != nil {
 		return err
@@ -158,16 +171,16 @@ func serveSockets(o serveOptions) error {
 		log.Warningf("%v: starting with an empty cache", err)
 		closeSockets(sockets)
 		o.takeOver = false
-		return serveSockets(o)
+		return serveSockets(o, service)
 	case err != nil:
 		return err
 	}
 	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
-	next := successor{log: log}
 	next.startOnSignal(s, unix.SIGHUP)
 	for _, socket := range sockets {
 		log.Infof("version %s listening on %s", version, socket.path)
 	}
+	service.ready()
 	err = s.Run()
 	if errors.Is(err, server.ErrSucceeded) {
 		leaveSockets(sockets)

@@ -19,6 +19,12 @@ import (
 // started it to be its successor.
 const predecessorVariable = "SCACHE_PREDECESSOR"
 
+// isSuccessor reports whether a server has started us to take its place.
+func isSuccessor() bool {
+	_, ok := os.LookupEnv(predecessorVariable)
+	return ok
+}
+
 // serverBefore is the server that serves while we start, if we shall take over from it.
 type serverBefore struct {
 	connection int    // -1: there is none
@@ -96,6 +102,7 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket) error {
 // by now, with the same arguments.
 type successor struct {
 	log     server.Logger
+	service *service
 	process atomic.Pointer[os.Process] // nil: there is none
 }
 
@@ -105,8 +112,9 @@ func (n *successor) startOnSignal(s *server.Server, number os.Signal) {
 	signal.Notify(signals, number)
 	go func() {
 		for range signals {
+			n.service.tell(n.service.notifier.Reloading("starting another process to take over"))
 			if err := n.start(s); err != nil {
-				n.log.Warningf("no successor: %v", err)
+				n.fail(err)
 			}
 		}
 	}()
@@ -141,9 +149,22 @@ func (n *successor) start(s *server.Server) error {
 	n.process.Store(command.Process)
 	s.Introduce(pair[0])
 	go func() {
-		err := command.Wait()
+		_ = command.Wait() // how it has ended is in the state
 		n.process.Store(nil)
-		n.log.Warningf("no successor: %s has ended: %v", path, err)
+		n.fail(fmt.Errorf("%s has ended: %v", path, command.ProcessState))
 	}()
 	return nil
+}
+
+func (n *successor) fail(err error) {
+	n.log.Warningf("no successor: %v", err)
+	n.service.tell(n.service.notifier.Ready("goes on: no successor"))
+}
+
+// succeeded is called when a process has taken over. If it is the one that was started here, it is
+// systemd's service now.
+func (n *successor) succeeded(pid int) {
+	if p := n.process.Load(); p != nil && p.Pid == pid {
+		n.service.tell(n.service.notifier.MainPID(pid))
+	}
 }

@@ -26,12 +26,13 @@ const (
 var severities = [...]struct {
 	prefix   string
 	priority int
+	level    string // in JSON
 }{
-	sevInfo:    {"", 6},
-	sevWarning: {"warning: ", 4},
-	sevError:   {"error: ", 3},
-	sevFatal:   {"fatal: ", 2},
-	sevPanic:   {"panic: ", 2},
+	sevInfo:    {"", 6, "info"},
+	sevWarning: {"warning: ", 4, "warning"},
+	sevError:   {"error: ", 3, "error"},
+	sevFatal:   {"fatal: ", 2, "fatal"},
+	sevPanic:   {"panic: ", 2, "panic"},
 }
 
 // facilities are those of syslog_facility (util/msg_syslog.c), shifted as
@@ -75,9 +76,7 @@ func postlogFormat(who ident, host string) format {
 // blank.
 func syslogFormat(who ident, facility int) format {
 	return func(dst []byte, r record) []byte {
-		dst = append(dst, '<')
-		dst = strconv.AppendInt(dst, int64(facility|severities[r.sev].priority), 10)
-		dst = append(dst, '>')
+		dst = appendPriority(dst, facility|severities[r.sev].priority)
 		dst = r.when.AppendFormat(dst, "Jan _2 15:04:05 ")
 		return who.append(dst, r)
 	}
@@ -89,6 +88,42 @@ func datedFormat(who ident) format {
 	return func(dst []byte, r record) []byte {
 		dst = r.when.AppendFormat(dst, "Jan 02 15:04:05 ")
 		return append(who.append(dst, r), '\n')
+	}
+}
+
+// journalFormat is what journald(8) takes from a service's standard error (sd-daemon(3)):
+// a priority, no facility; date and process it knows itself.
+func journalFormat(dst []byte, r record) []byte {
+	dst = appendPriority(dst, severities[r.sev].priority)
+	return append(r.append(dst), '\n')
+}
+
+func appendPriority(dst []byte, priority int) []byte {
+	dst = append(dst, '<')
+	dst = strconv.AppendInt(dst, int64(priority), 10)
+	return append(dst, '>')
+}
+
+// jsonFormat is an object a line, for programs. The time has always the same number of
+// digits, so that lines sort by it as text.
+func jsonFormat(pid int) format {
+	return func(dst []byte, r record) []byte {
+		dst = append(dst, `{"time":"`...)
+		dst = r.when.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000Z07:00")
+		dst = append(dst, `","level":"`...)
+		dst = append(dst, severities[r.sev].level...)
+		dst = append(dst, `","process":`...)
+		dst = strconv.AppendInt(dst, int64(pid), 10)
+		dst = append(dst, `,"message":"`...)
+		// A masked text is UTF-8 without control characters: two bytes are left that
+		// JSON does not take as they are.
+		for _, c := range r.text {
+			if c == '"' || c == '\\' {
+				dst = append(dst, '\\')
+			}
+			dst = append(dst, c)
+		}
+		return append(dst, "\"}\n"...)
 	}
 }
 

@@ -34,11 +34,22 @@ type Log struct {
 	now   func() time.Time
 }
 
-// NewStderrLog returns a log whose lines go to standard error, with the date and
-// the process in front. verbose above zero lets Debugf through.
-func NewStderrLog(verbose int) *Log {
+// StderrFormat is what lines on standard error look like.
+type StderrFormat int
+
+const (
+	DatedText   StderrFormat = iota // with date and process in front
+	JournalText                     // with a priority in front, for journald(8)
+	JSON                            // an object with time, level, process and message
+)
+
+// NewStderrLog returns a log whose lines go to standard error. verbose above zero lets
+// Debugf through; what it says has the priority of other information, as Postfix's own:
+// who asks for it wants to see it.
+func NewStderrLog(look StderrFormat, verbose int) *Log {
 	who := ident{tag: path.Base(os.Args[0]), pid: os.Getpid()}
-	l := newLog(&sink{format: datedFormat(who), out: stream{fd: 2}})
+	formats := map[StderrFormat]format{DatedText: datedFormat(who), JournalText: journalFormat, JSON: jsonFormat(who.pid)}
+	l := newLog(&sink{format: formats[look], out: stream{fd: 2}})
 	l.utf8 = true
 	l.SetVerbose(verbose)
 	return l

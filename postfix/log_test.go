@@ -12,7 +12,7 @@ import (
 )
 
 func recoverRole() {
-	defer NewStderrLog(0).Recover()
+	defer NewStderrLog(DatedText, 0).Recover()
 	var table []int
 	table[len(os.Args)]++
 }
@@ -23,7 +23,7 @@ func stderrRole() {
 	_ = unix.Pipe2(pipe[:], 0)
 	real, _ := unix.Dup(2)
 	_ = unix.Dup2(pipe[1], 2)
-	l := NewStderrLog(0)
+	l := NewStderrLog(DatedText, 0)
 	for range 1000 {
 		l.Infof("%s", strings.Repeat("x", 900))
 	}

@@ -57,8 +57,9 @@ func (s *Server) refusal(c *conn) string {
 func (s *Server) handOver(c *conn) {
 	// The collector would take a third of the time.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	name := clientName{&c.session}.String()
 	begun := time.Now()
-	name, count, err := s.sendAll(c)
+	pid, count, err := s.sendAll(c)
 	if err != nil {
 		s.config.Log.Warningf("%s has not taken over: %v; going on after %v", name, err, time.Since(begun).Round(time.Microsecond))
 		c.close()
@@ -66,17 +67,16 @@ func (s *Server) handOver(c *conn) {
 	}
 	s.succeeded = true
 	if s.config.Succeeded != nil {
-		s.config.Succeeded()
+		s.config.Succeeded(pid)
 	}
-	s.config.Log.Infof("%s has taken over: %d connections, %d bindings, %d clients, within %v",
-		name, count.Connections, count.Bindings, count.Clients, time.Since(begun).Round(time.Microsecond))
+	s.config.Log.Infof("process %d has taken over: %d connections, %d bindings, %d clients, within %v",
+		pid, count.Connections, count.Bindings, count.Clients, time.Since(begun).Round(time.Microsecond))
 	s.release()
 }
 
 // sendAll sends everything to a client, hears that it has it, and says Go. After an error it
-// is not our successor. name is the client's in the log.
-func (s *Server) sendAll(c *conn) (name string, count handover.End, err error) {
-	name = clientName{&c.session}.String()
+// is not our successor.
+func (s *Server) sendAll(c *conn) (pid int, count handover.End, err error) {
 	channel := handover.NewChannel(c.fd)
 	err = handover.AskCredentials(c.fd) // of the answer: we may have made the client's socket ourselves
 	if err == nil {
@@ -97,12 +97,12 @@ func (s *Server) sendAll(c *conn) (name string, count handover.End, err error) {
 		err = channel.ReceiveAnswer()
 	}
 	if who := channel.Peer(); who != nil {
-		name = fmt.Sprintf("process %d", who.Pid)
+		pid = int(who.Pid)
 	}
 	if err == nil {
 		err = errors.Join(channel.Send(&handover.Record{Go: &handover.Go{}}), channel.Flush())
 	}
-	return name, count, err
+	return pid, count, err
 }
 
 func (s *Server) hello(c *conn) *handover.Hello {
@@ -113,6 +113,7 @@ func (s *Server) hello(c *conn) *handover.Hello {
 		StatisticsDue: uint64(s.statistics.timer.When()),
 		IdleDue:       dueTick(&s.idle.timer),
 		Served:        s.served,
+		Caches:        len(s.caches),
 	}
 }
 

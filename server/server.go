@@ -48,10 +48,16 @@ type Config struct {
 	FirstClient func()
 	// HandOver is whether a client of the same user may take over from us, see TakeOver.
 	HandOver bool
-	// Succeeded is called when one has; may be nil.
-	Succeeded func()
+	// Succeeded is called when one has, with its process ID (0 if it cannot be seen from here);
+	// may be nil.
+	Succeeded func(pid int)
 	// Watchdog is told when a turn begins and ends; may be nil.
 	Watchdog Watchdog
+	// Beat is told how the server does: some seconds after that has changed, when the server
+	// begins to stop, and each Heartbeat in any case, unless that is 0. It is called
+	// by the loop, so that it is not when the loop hangs, and must not block; may be nil.
+	Beat      func(Status)
+	Heartbeat time.Duration
 }
 
 // Logger takes a line each. It must not block.
@@ -92,6 +98,7 @@ type Server struct {
 	idle       timer
 	grace      timer // limits stopping
 	later      timer
+	beats      beats
 	callAgain  []*conn // clients that wait for it
 
 	wake       int // eventfd: there is something of these two
@@ -170,6 +177,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	}
 	s.set(&s.statistics, config.StatusUpdateTime)
 	s.watchIdleness()
+	s.startBeats()
 	return s, nil
 }
 
@@ -246,6 +254,7 @@ func (s *Server) Run() error {
 		if s.stop {
 			s.continueStop()
 		}
+		s.noticeChange()
 		if s.config.Watchdog != nil {
 			s.config.Watchdog.Idle()
 		}

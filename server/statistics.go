@@ -14,6 +14,7 @@ type statistics struct {
 	since        time.Time
 	destinations lookups
 	endpoints    lookups
+	earlier      lookups // of both kinds, before since
 
 	// Largest sizes, sampled after saves since the last report.
 	maxDestinations int
@@ -70,6 +71,14 @@ func (l lookups) log(log Logger, kind string) {
 	}
 }
 
+// lookups are all since the server has started.
+func (s *statistics) lookups() lookups {
+	return lookups{
+		hits:   s.earlier.hits + s.destinations.hits + s.endpoints.hits,
+		misses: s.earlier.misses + s.destinations.misses + s.endpoints.misses,
+	}
+}
+
 func (s *statistics) savedEndpoint(size store.Size) {
 	s.maxEndpoints = max(s.maxEndpoints, size.Endpoints)
 	s.maxConnections = max(s.maxConnections, size.Connections)
@@ -95,7 +104,7 @@ func (s *statistics) report(log Logger, now time.Time, displaced int) {
 			s.maxDestinations, s.maxEndpoints, s.maxConnections)
 	}
 	s.reportMore(log, displaced-s.displaced)
-	*s = statistics{since: now, displaced: displaced}
+	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced}
 }
 
 // reportMore logs one line if something happened that Postfix's has no word for.

@@ -24,6 +24,7 @@ func (s *Server) beginStop() {
 		s.loop.Remove(l.fd)
 	}
 	s.set(&s.grace, stopGrace)
+	s.beat()
 }
 
 // continueStop answers what has arrived, because a request that is unread when its
