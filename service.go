@@ -85,9 +85,9 @@ func (s *service) tell(err error) {
 
 // statusText is the line that "systemctl status" shows.
 func statusText(s server.Status) string {
-	text := fmt.Sprintf("%d connections cached, %d clients", s.Connections, s.Clients)
+	text := fmt.Sprintf("connections cached: %d; clients: %d", s.Connections, s.Clients)
 	if lookups := s.Hits + s.Misses; lookups > 0 {
-		text += fmt.Sprintf(", %d%% of %d look-ups hit", s.Hits*100/lookups, lookups)
+		text += fmt.Sprintf("; look-ups: %d, %d%% hit", lookups, s.Hits*100/lookups)
 	}
 	return text
 }

@@ -1,6 +1,9 @@
 package postfix
 
 import (
+	"bytes"
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +27,10 @@ func TestFormats(t *testing.T) {
 		{"syslog", syslogFormat(who, facilities["mail"]), info, "<22>Nov  3 15:47:05 postfix/scache[5408]: text"},
 		{"syslog", syslogFormat(who, facilities["local7"]), fatal, "<186>Nov  3 15:47:05 postfix/scache[5408]: fatal: text"},
 		{"dated", datedFormat(who), fatal, "Nov 03 15:47:05 postfix/scache[5408]: fatal: text\n"},
+		{"journal", journalFormat, info, "<6>text\n"},
+		{"journal", journalFormat, fatal, "<2>fatal: text\n"},
+		{"json", jsonFormat(5408), info, `{"time":"2024-11-03T15:47:05.000000Z","level":"info","process":5408,"message":"text"}` + "\n"},
+		{"json", jsonFormat(5408), fatal, `{"time":"2024-11-03T15:47:05.000000Z","level":"fatal","process":5408,"message":"text"}` + "\n"},
 		{"bare", bareFormat(who.tag), info, "postfix/scache: text\n"},
 		{"bare", bareFormat(who.tag), fatal, "postfix/scache: fatal: text\n"},
 	} {
@@ -62,4 +69,34 @@ func TestBound(t *testing.T) {
 	if len(cut) > maxText || len(cut) < maxText-3 || !utf8.Valid(cut) {
 		t.Errorf("cut to %d bytes, valid %v", len(cut), utf8.Valid(cut))
 	}
+}
+
+// Whatever the text, a line is one JSON object, and has room in a page (see stream).
+func FuzzJSON(f *testing.F) {
+	f.Add([]byte("plain"))
+	f.Add([]byte("a\"b\\c\nd\x00\x7f\xff\xc3("))
+	f.Add([]byte("\u2028 \u0085 \ufffd \U0001f4a3 \\u12 \xed\xa0\x80"))
+	f.Add([]byte(strings.Repeat(`"`, 3*maxText)))
+	f.Add([]byte(strings.Repeat("\u20ac", maxText)))
+	east := time.FixedZone("east", 3600)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		masked := bound(mask(slices.Clone(text), true))
+		line := jsonFormat(1<<22)(nil, record{aMoment.In(east), sevWarning, masked})
+		if len(line) > 4096 || bytes.Count(line, []byte("\n")) != 1 {
+			t.Fatalf("%d bytes: %q", len(line), line)
+		}
+		var got struct {
+			Time           time.Time
+			Level, Message string
+			Process        int
+		}
+		decoder := json.NewDecoder(bytes.NewReader(line))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&got); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		if got.Message != string(masked) || got.Level != "warning" || got.Process != 1<<22 || !got.Time.Equal(aMoment) {
+			t.Errorf("%+v of %q", got, masked)
+		}
+	})
 }
