@@ -1,0 +1,149 @@
+package systemd_test
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scache/scache/client"
+)
+
+const socket = "/var/spool/postfix/private/scache-systemd"
+
+// The units as they are shipped, under a real systemd: started by the first client, in the sandbox,
+// it takes a TCP connection of another network and gives it back; systemd shows how it does,
+// and starts it again when it hangs; what is said is in the journal.
+func TestRealSystemd(t *testing.T) {
+	m := boot(t, "", map[string]string{
+		"etc/default/scache": "SCACHE_OPTIONS=-ttl-limit 1h\n",
+		"etc/systemd/system/scache.service.d/quicker.conf": "[Service]\nWatchdogSec=1s\n",
+	})
+	m.poll("the socket", func() bool { return m.property("scache.socket", "ActiveState") == "active" })
+	if state := m.property("scache.service", "ActiveState"); state != "inactive" {
+		t.Errorf("%s before the first client", state)
+	}
+	passThrough(t, m)
+	m.poll("the service", func() bool { return m.property("scache.service", "ActiveState") == "active" })
+	wantSandbox(t, m)
+	m.poll("the status", func() bool {
+		return m.property("scache.service", "StatusText") == "connections cached: 1; clients: 0; look-ups: 1, 100% hit"
+	})
+
+	// A service that hangs is ended and started again, and the socket is the same.
+	if out, err := m.run("systemctl", "kill", "--signal=STOP", "scache.service"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.poll("the watchdog", func() bool { return m.property("scache.service", "NRestarts") == "1" })
+	passThrough(t, m)
+	wantJournal(t, m)
+	if out, err := m.run("systemctl", "stop", "scache.service"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if result := m.property("scache.service", "Result"); result != "success" {
+		t.Errorf("stopped with %s", result)
+	}
+	if _, err := os.Lstat(m.path(socket)); err != nil {
+		t.Error(err)
+	}
+}
+
+// passThrough saves two ends of TCP connections and takes one out again, which has to be the one
+// that was saved first.
+func passThrough(t *testing.T, m *machine) {
+	t.Helper()
+	c, err := client.Dial(t.Context(), m.path(socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var peers []net.Conn
+	for range 2 {
+		connection, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { peer.Close() })
+		peers = append(peers, peer)
+		if err := c.SaveEndpoint(t.Context(), time.Hour, "x", "", connection.(*net.TCPConn)); err != nil {
+			t.Fatal(err)
+		}
+		connection.Close()
+	}
+	found, err := c.FindEndpoint(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection, err := found.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	const text = "once around"
+	if _, err := connection.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	peers[0].SetReadDeadline(time.Now().Add(patience))
+	if n, err := peers[0].Read(got); string(got[:n]) != text {
+		t.Errorf("read %q, %v", got[:n], err)
+	}
+}
+
+// wantSandbox looks at what the kernel says of the process.
+func wantSandbox(t *testing.T, m *machine) {
+	t.Helper()
+	pid := m.property("scache.service", "MainPID")
+	status, err := os.ReadFile(m.path("/proc/" + pid + "/status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("%q is not in its status:\n%s", want, status)
+		}
+	}
+	for _, namespace := range []string{"net", "mnt", "user", "ipc"} {
+		theirs, err := os.Readlink(m.path("/proc/" + pid + "/ns/" + namespace))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of1, err := os.Readlink(m.path("/proc/1/ns/" + namespace)); err != nil || of1 == theirs {
+			t.Errorf("its %s namespace is the machine's: %s, %v", namespace, theirs, err)
+		}
+	}
+}
+
+// wantJournal asserts that the priorities have arrived as such.
+func wantJournal(t *testing.T, m *machine) {
+	t.Helper()
+	out, err := m.run("journalctl", "--unit=scache.service", "--output=json", "--identifier=scache")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	type entry struct{ Priority, Message string }
+	var started []entry
+	for line := range strings.Lines(out) {
+		var e entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if strings.HasPrefix(e.Message, "version ") {
+			started = append(started, e)
+		}
+	}
+	if len(started) != 2 || started[0].Priority != "6" || !strings.HasSuffix(started[0].Message, "listening on "+socket+", passed as scache") {
+		t.Errorf("two starts look like %v", started)
+	}
+}
