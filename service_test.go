@@ -205,9 +205,15 @@ func drain(t *testing.T, s *manager.Service) {
 	}
 }
 
+// stopped reports whether all threads of a process are.
 func stopped(pid int) bool {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	return strings.Contains(string(status), "State:\tT")
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, thread := range threads {
+		if status, err := os.ReadFile(thread); err == nil && !strings.Contains(string(status), "State:\tT") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // A manager that cannot be told is a line in the log, and no more.

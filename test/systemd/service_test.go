@@ -19,7 +19,7 @@ const socket = "/var/spool/postfix/private/scache-systemd"
 func TestRealSystemd(t *testing.T) {
 	m := boot(t, "", map[string]string{
 		"etc/default/scache": "SCACHE_OPTIONS=-ttl-limit 1h\n",
-		"etc/systemd/system/scache.service.d/quicker.conf": "[Service]\nWatchdogSec=1s\n",
+		"etc/systemd/system/scache.service.d/quicker.conf": "[Service]\nWatchdogSec=3s\n",
 	})
 	m.poll("the socket", func() bool { return m.property("scache.socket", "ActiveState") == "active" })
 	if state := m.property("scache.service", "ActiveState"); state != "inactive" {
