@@ -12,15 +12,17 @@ const module = "github.com/scache/scache"
 // imports is who may import whom: one way only, so that each package can be
 // understood without those above it.
 var imports = map[string][]string{
-	"":           {"postfix", "server", "store", "systemd"},
-	"server":     {"internal/wire", "loop", "proto", "store", "timerwheel"},
-	"store":      {"timerwheel"},
-	"loop":       {},
-	"proto":      {},
-	"timerwheel": {},
-	"postfix":    {},
-	"systemd":    {},
-	"client":     {"proto"},
+	"":                  {"postfix", "server", "store", "systemd"},
+	"server":            {"internal/handover", "internal/wire", "loop", "proto", "store", "timerwheel"},
+	"store":             {"timerwheel"},
+	"loop":              {},
+	"proto":             {},
+	"timerwheel":        {},
+	"postfix":           {},
+	"systemd":           {},
+	"client":            {"proto"},
+	"internal/handover": {"proto"},
+	"internal/wire":     {},
 }
 
 func goList(t *testing.T, arguments ...string) []string {

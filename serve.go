@@ -128,8 +128,11 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 }
 
 func (o *serveOptions) addPath(path string) error {
-	if path == "" {
+	switch {
+	case path == "":
 		return errors.New("empty")
+	case path[0] == '@': // which bind(2) takes for something else
+		return errors.New("a path must not begin with @")
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {

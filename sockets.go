@@ -86,24 +86,14 @@ func leaveSockets(sockets []socket) {
 // to net.core.somaxconn.
 const listenBacklog = 4096
 
-// checkPath refuses what bind(2) would refuse, or take for something else, with
-// less clear words.
-func checkPath(path string) error {
-	const longest = len(unix.RawSockaddrUnix{}.Path) - 1
-	switch {
-	case len(path) > longest:
-		return fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longest)
-	case path[0] == '@':
-		return fmt.Errorf("%s: a path must not begin with @", path)
-	}
-	return nil
-}
+// longestPath is that of a socket, in bytes: a NUL byte ends it.
+const longestPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
 // listen creates a listening socket with permissions mode. A socket that is there
 // already is replaced if nobody listens on it; anything else is left alone.
 func listen(path string, mode uint32) (s socket, err error) {
-	if err := checkPath(path); err != nil {
-		return s, err
+	if len(path) > longestPath {
+		return s, fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longestPath)
 	}
 	// Two that start at a time must not take each other's socket, bound but not
 	// yet listening, for a stale one.

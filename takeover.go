@@ -150,8 +150,9 @@ func (n *successor) start(s *server.Server) error {
 	s.Introduce(pair[0])
 	go func() {
 		_ = command.Wait() // how it has ended is in the state
-		n.process.Store(nil)
-		n.fail(fmt.Errorf("%s has ended: %v", path, command.ProcessState))
+		if n.process.CompareAndSwap(command.Process, nil) {
+			n.fail(fmt.Errorf("%s has ended: %v", path, command.ProcessState))
+		}
 	}()
 	return nil
 }
@@ -164,7 +165,7 @@ func (n *successor) fail(err error) {
 // succeeded is called when a process has taken over. If it is the one that was started here, it is
 // systemd's service now.
 func (n *successor) succeeded(pid int) {
-	if p := n.process.Load(); p != nil && p.Pid == pid {
+	if p := n.process.Swap(nil); p != nil && p.Pid == pid {
 		n.service.tell(n.service.notifier.MainPID(pid))
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"time"
 
 	"github.com/scache/scache/store"
@@ -113,18 +114,25 @@ func (c *cache) reportStatistics() {
 	c.stats.report(c.log, time.Now(), c.store.Displaced())
 }
 
-// namedLog puts the name of a cache in front of its lines.
+// namedLog puts the name of a cache in front of its lines, if there are several.
 type namedLog struct {
-	log  Logger
-	name string
+	server *Server
+	name   string
 }
 
 func (l namedLog) Infof(format string, arguments ...any) {
-	l.log.Infof("%s: "+format, append([]any{l.name}, arguments...)...)
+	l.server.config.Log.Infof(l.prefix()+format, arguments...)
 }
 
 func (l namedLog) Warningf(format string, arguments ...any) {
-	l.log.Warningf("%s: "+format, append([]any{l.name}, arguments...)...)
+	l.server.config.Log.Warningf(l.prefix()+format, arguments...)
+}
+
+func (l namedLog) prefix() string {
+	if len(l.server.caches) < 2 {
+		return ""
+	}
+	return strings.ReplaceAll(l.name, "%", "%%") + ": "
 }
 
 // faults logs what clients do wrong, at a bounded rate: a client that is broken, or

@@ -113,7 +113,6 @@ func (s *Server) hello(c *conn) *handover.Hello {
 		StatisticsDue: uint64(s.statistics.timer.When()),
 		IdleDue:       dueTick(&s.idle.timer),
 		Served:        s.served,
-		Caches:        len(s.caches),
 	}
 }
 

@@ -183,7 +183,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 
 func (s *Server) register(caches []Cache) error {
 	for _, c := range caches {
-		cache := s.newCache(c.Name, len(caches) > 1)
+		cache := s.newCache(c.Name)
 		s.caches = append(s.caches, cache)
 		for _, fd := range c.Listeners {
 			if err := s.listen(cache, fd); err != nil {
@@ -208,12 +208,8 @@ func (s *Server) listen(c *cache, fd int) error {
 	return nil
 }
 
-// newCache makes a cache; several tells whether its lines in the log need its name.
-func (s *Server) newCache(name string, several bool) *cache {
-	log := s.config.Log
-	if several {
-		log = namedLog{log, name}
-	}
+func (s *Server) newCache(name string) *cache {
+	log := namedLog{s, name}
 	c := &cache{
 		clock:    &s.clock,
 		name:     name,

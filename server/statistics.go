@@ -38,6 +38,8 @@ func (s *statistics) each(visit func(name string, counter *int)) {
 	visit("destination misses", &s.destinations.misses)
 	visit("endpoint hits", &s.endpoints.hits)
 	visit("endpoint misses", &s.endpoints.misses)
+	visit("earlier hits", &s.earlier.hits)
+	visit("earlier misses", &s.earlier.misses)
 	visit("most destinations", &s.maxDestinations)
 	visit("most endpoints", &s.maxEndpoints)
 	visit("most connections", &s.maxConnections)

@@ -192,7 +192,7 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 			if name == h.Through && through != "" {
 				name = through
 			}
-			cache, err = s.restoreCache(name, h.Caches > 1, r.Cache, descriptors)
+			cache, err = s.restoreCache(name, r.Cache, descriptors)
 		case r.Bindings != nil:
 			count.Bindings += len(r.Bindings)
 			for _, b := range r.Bindings {
@@ -244,11 +244,11 @@ func (s *Server) continueClock(h *handover.Hello) {
 }
 
 // restoreCache takes a cache's listening sockets and counters.
-func (s *Server) restoreCache(name string, several bool, r *handover.Cache, sockets []int) (*cache, error) {
+func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*cache, error) {
 	cache := s.cacheNamed(name)
 	if cache == nil {
 		s.config.Log.Infof("serving %s as well, as the server before", name)
-		cache = s.newCache(name, several || len(s.caches) > 0)
+		cache = s.newCache(name)
 		cache.store.Advance(cache.now)
 		s.caches = append(s.caches, cache)
 	}

@@ -60,7 +60,6 @@ type Hello struct {
 	StatisticsDue uint64
 	IdleDue       uint64
 	Served        bool // there has been a client
-	Caches        int  // how many there are
 }
 
 // Cache begins a cache: what follows, up to the next one, is of this one. Its descriptors are

@@ -32,6 +32,19 @@ func TestRealSystemd(t *testing.T) {
 		return m.property("scache.service", "StatusText") == "connections cached: 1; clients: 0; look-ups: 1, 100% hit"
 	})
 
+	// At a reload another process takes over, and the cached connection with the counters.
+	before := m.property("scache.service", "MainPID")
+	if out, err := m.run("systemctl", "reload", "scache.service"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m.poll("another process", func() bool { return m.property("scache.service", "MainPID") != before })
+	m.poll("the status", func() bool {
+		return m.property("scache.service", "StatusText") == "connections cached: 1; clients: 0; look-ups: 1, 100% hit"
+	})
+	if n := m.property("scache.service", "NRestarts"); n != "0" {
+		t.Errorf("%s restarts", n)
+	}
+
 	// A service that hangs is ended and started again, and the socket is the same.
 	if out, err := m.run("systemctl", "kill", "--signal=STOP", "scache.service"); err != nil {
 		t.Fatalf("%v: %s", err, out)
