@@ -212,11 +212,15 @@ func TestFill(t *testing.T) {
 	})
 }
 
+func benchOf(t *testing.T, programs []program) *bench {
+	return &bench{options: options(t), programs: programs, out: io.Discard, progress: newProgress(os.Stderr), fail: func(err error) { t.Error(err) }}
+}
+
 // What a burst has left is kept in turn, or expires but for what is used.
 func TestBurst(t *testing.T) {
 	// Stock, too, can be held up for two seconds before it loses one.
 	burst := &Burst{Connections: 20, TTL: 4, Rate: 100, Seconds: 6}
-	b := &bench{options: options(t), programs: programs, out: io.Discard, progress: newProgress(os.Stderr), fail: func(err error) { t.Error(err) }}
+	b := benchOf(t, programs)
 	if err := b.burst(t.Context(), burst); err != nil {
 		t.Fatal(err)
 	}
@@ -350,5 +354,17 @@ func TestInterrupt(t *testing.T) {
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
 	if strings.TrimSpace(string(children)) != "" {
 		t.Errorf("processes are left: %s", children)
+	}
+}
+
+// A server that is taken over again and again fails nobody and loses nothing.
+func TestTakeOvers(t *testing.T) {
+	b := benchOf(t, programs[:1])
+	o := &TakeOvers{Cached: 500, Clients: 16, Rate: 2000, Times: 4}
+	if err := b.takeOvers(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Pauses) != o.Times || o.Lost != 0 || o.Cycles == 0 {
+		t.Errorf("%d times, %d lost, %d cycles", len(o.Pauses), o.Lost, o.Cycles)
 	}
 }

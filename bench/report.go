@@ -82,8 +82,22 @@ func report(w io.Writer, r *Results) {
 		table := r.Burst.table()
 		markdown(w, table[0], table[1:])
 	}
+	if r.TakeOvers != nil {
+		fmt.Fprintf(w, takeOverText, r.TakeOvers)
+		table := r.TakeOvers.table()
+		markdown(w, table[0], table[1:])
+	}
 	fmt.Fprintf(w, "\n%s", remarks)
 }
+
+const takeOverText = `
+## Take-over
+
+%v.
+What do the agents notice when another process takes the server's place (SIGHUP)? A pause is how long
+nobody serves, by the servers' logs; a reply that fails, or a client that is disconnected, would have ended the run.
+
+`
 
 const burstText = `
 ## After a burst

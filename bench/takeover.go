@@ -94,13 +94,13 @@ func (o *TakeOvers) measure(ctx context.Context, b *bench, s *serving, sink *sin
 		return err
 	}
 	o.Cycles, o.Longest = result.Ops, time.Duration(result.Latency.Max())
-	fleet.Close()
-	// Whatever was opened is cached still: nobody else has it.
-	counts, err := sink.Counts()
+	// What the agents have, and what the server should have, is open at the sink.
+	open, err := sink.Counts()
 	if err != nil {
 		return err
 	}
-	o.Lost = o.Cached + int(fleet.Counts().Held) - int(counts.Opened-counts.Closed)
+	counts := fleet.Counts()
+	o.Lost = int(counts.Held + counts.Handed - counts.Returned - (open.Opened - open.Closed))
 	return nil
 }
 
@@ -194,7 +194,7 @@ func (s *serving) close() {
 }
 
 func (o *TakeOvers) String() string {
-	return fmt.Sprintf("%s cached, %s, at %s cycles a second; taken over %d times within %v",
+	return fmt.Sprintf("%s cached, %s, at %s cycles a second; taken over %d times in %v",
 		count(o.Cached, "connection", "connections"), count(o.Clients, "client", "clients"), grouped(int(o.Rate)), o.Times, time.Duration(o.Times+1)*takeOverPause)
 }
 
