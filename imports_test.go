@@ -12,7 +12,7 @@ const module = "github.com/scache/scache"
 // imports is who may import whom: one way only, so that each package can be
 // understood without those above it.
 var imports = map[string][]string{
-	"":                  {"postfix", "server", "store", "systemd"},
+	"":                  {"client", "postfix", "server", "store", "systemd"}, // client is for "scache check"
 	"server":            {"internal/handover", "internal/wire", "loop", "proto", "store", "timerwheel"},
 	"store":             {"timerwheel"},
 	"loop":              {},

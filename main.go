@@ -31,6 +31,8 @@ func main() {
 		switch os.Args[1] {
 		case "serve":
 			os.Exit(serve(os.Args[2:], os.Stderr))
+		case "check":
+			os.Exit(check(os.Args[2:], os.Stdout, os.Stderr))
 		case "-version", "--version", "version":
 			fmt.Println("scache", version)
 			return
