@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +38,10 @@ type Config struct {
 	SMTPArgs  []string // words behind the program's name
 
 	Services string // more lines of master.cf
+
+	// Enter is words that go before each command, such as nsenter's: the instance
+	// runs where they lead to, with the same files below /tmp.
+	Enter []string
 }
 
 // Lab is one Postfix instance.
@@ -145,7 +150,7 @@ func (l *Lab) Flush(ctx context.Context) error { return l.postfix(ctx, "flush") 
 
 // Release lets go of mail that an access table has put on hold.
 func (l *Lab) Release(ctx context.Context) error {
-	if _, err := l.run(ctx, "postsuper", "-c", l.path("etc"), "-H", "ALL"); err != nil {
+	if _, err := l.Run(ctx, "postsuper", "-c", l.path("etc"), "-H", "ALL"); err != nil {
 		return err
 	}
 	return l.Flush(ctx)
@@ -178,14 +183,15 @@ func (l *Lab) kill() {
 
 // postfix runs postfix(1) on the instance.
 func (l *Lab) postfix(ctx context.Context, verb string) error {
-	_, err := l.run(ctx, "postfix", "-c", l.path("etc"), verb)
+	_, err := l.Run(ctx, "postfix", "-c", l.path("etc"), verb)
 	return err
 }
 
-// run runs one of Postfix's commands with nothing of our environment, which
-// might name another instance.
-func (l *Lab) run(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(l.sys.commandDir, name), args...)
+// Run runs one of Postfix's commands on the instance, with nothing of our
+// environment, which might name another one, and returns what it says.
+func (l *Lab) Run(ctx context.Context, name string, args ...string) (string, error) {
+	words := slices.Concat(l.cfg.Enter, []string{filepath.Join(l.sys.commandDir, name)}, args)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "MAIL_CONFIG=" + l.path("etc")}
 	// A group of its own: Ctrl-C is for us, and whoever is cancelled takes
 	// his shells along.

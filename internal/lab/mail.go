@@ -25,7 +25,7 @@ type Load struct {
 // Send hands mail to smtpd(8) with smtp-source(1), and returns when all is
 // in the queue. Every message has a recipient of its own.
 func (l *Lab) Send(ctx context.Context, load Load) error {
-	_, err := l.run(ctx, "smtp-source", "-N",
+	_, err := l.Run(ctx, "smtp-source", "-N",
 		"-m", strconv.Itoa(load.Messages),
 		"-s", strconv.Itoa(min(load.Messages, cmp.Or(load.Sessions, 5))),
 		"-M", "lab.test",

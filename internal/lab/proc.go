@@ -19,19 +19,27 @@ type Process struct {
 // Processes lists the daemons of this instance, known by what they execute:
 // the lab's own copies. Zombies execute nothing, and do not count.
 func (l *Lab) Processes() []Process {
-	var own []Process
+	return processes(func(exe string, _ int) bool { return filepath.Dir(exe) == l.path("sbin") })
+}
+
+// Children lists what a process has started, in containers, too.
+func Children(pid int) []Process {
+	return processes(func(_ string, parent int) bool { return parent == pid })
+}
+
+func processes(wanted func(exe string, parent int) bool) (found []Process) {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
 		exe, err := os.Readlink(link)
-		if err != nil || filepath.Dir(exe) != l.path("sbin") {
+		if err != nil {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
-		if parent, ok := parentOf(pid); ok {
-			own = append(own, Process{pid, parent, filepath.Base(exe)})
+		if parent, ok := parentOf(pid); ok && wanted(exe, parent) {
+			found = append(found, Process{pid, parent, filepath.Base(exe)})
 		}
 	}
-	return own
+	return found
 }
 
 // parentOf reads the fourth field of /proc/PID/stat; the second may hold blanks.

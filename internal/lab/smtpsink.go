@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -23,8 +25,9 @@ type SMTPSink struct {
 // SMTPSinkCounts is what smtp-sink -c displays. A session counts when it is over.
 type SMTPSinkCounts struct{ Sessions, Quit, Messages int }
 
-// NewSMTPSink starts smtp-sink on a loopback port.
-func NewSMTPSink(ctx context.Context) (*SMTPSink, error) {
+// NewSMTPSink starts smtp-sink on a loopback port. The words of enter go before the
+// command, as those of Config.Enter; they lead to a program that becomes the command.
+func NewSMTPSink(ctx context.Context, enter ...string) (*SMTPSink, error) {
 	sys, err := inspect()
 	if err != nil {
 		return nil, err
@@ -34,8 +37,9 @@ func NewSMTPSink(ctx context.Context) (*SMTPSink, error) {
 		return nil, err
 	}
 	s := &SMTPSink{port: port, done: make(chan struct{})}
-	s.cmd = exec.Command(filepath.Join(sys.commandDir, "smtp-sink"),
+	words := append(slices.Clone(enter), filepath.Join(sys.commandDir, "smtp-sink"),
 		"-4", "-c", "-u", sys.owner, fmt.Sprintf("127.0.0.1:%d", s.port), "100")
+	s.cmd = exec.Command(words[0], words[1:]...)
 	s.cmd.Env = []string{} // MAIL_CONFIG is none of its business
 	var complaint bytes.Buffer
 	s.cmd.Stderr = &complaint
@@ -62,12 +66,18 @@ func (s *SMTPSink) follow(out *bufio.Reader) {
 		if err != nil {
 			return
 		}
-		var c SMTPSinkCounts
-		fmt.Sscanf(line, "sess=%d quit=%d mesg=%d", &c.Sessions, &c.Quit, &c.Messages)
+		c := ReadSMTPSinkCounts(line)
 		s.mu.Lock()
 		s.counts = c
 		s.mu.Unlock()
 	}
+}
+
+// ReadSMTPSinkCounts reads the last display of smtp-sink -c in its output.
+func ReadSMTPSinkCounts(output string) (c SMTPSinkCounts) {
+	last := output[max(0, strings.LastIndex(output, "sess=")):]
+	fmt.Sscanf(last, "sess=%d quit=%d mesg=%d", &c.Sessions, &c.Quit, &c.Messages)
+	return c
 }
 
 func (s *SMTPSink) ended() bool {
