@@ -1,6 +1,8 @@
 # make            build/scache
 # make demo       a private Postfix delivers with and without the cache, and a table
 # make test       all tests, against real Postfix; installs what it lacks
+# make test-docker  Postfix and the cache in containers, where there is a Docker engine
+# make image      the container image scache
 # make check      what a change has to pass: lint and test
 # make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
@@ -13,7 +15,7 @@ GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 DURATION := 10m
 OUT      := build/soak
 
-.PHONY: build demo test soak check lint bench profile clean need
+.PHONY: build demo test test-docker image soak check lint bench profile clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
@@ -24,9 +26,16 @@ demo: need
 
 # The race detector needs a C compiler.
 test: need
-	scripts/need gcc libc6-dev systemd
+	scripts/need gcc libc6-dev iproute2 systemd
 	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v /test/systemd)
 	go test -race -count=1 -timeout 10m -v ./test/systemd # says what it cannot test here
+
+# Says so loudly where there is no engine. It needs no registry.
+test-docker: need
+	go test -v -count=1 -timeout 20m ./test/containers -run Docker -docker
+
+image:
+	docker build --build-arg VERSION=$(VERSION) -t scache:$(VERSION) -t scache .
 
 # The test bounds its own time.
 soak: need

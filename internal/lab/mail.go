@@ -58,32 +58,42 @@ func isEmpty(dir string) bool {
 	return !errors.Is(err, fs.ErrExist)
 }
 
-// stagnation is how long nothing is delivered before WaitDelivered flushes:
+// WaitDelivered waits until n deliveries are in the log and the queue is empty.
+func (l *Lab) WaitDelivered(ctx context.Context, n int) error {
+	err := AwaitDelivery(ctx, func() (int, bool) {
+		delivered := l.Delivered()
+		return delivered, delivered >= n && l.QueueEmpty()
+	}, l.Flush)
+	if err != nil {
+		return fmt.Errorf("%d of %d messages delivered: %w", l.Delivered(), n, err)
+	}
+	return nil
+}
+
+// stagnation is how long nothing is delivered before AwaitDelivery flushes:
 // what was in delivery at a reload is set aside by qmgr(8) for a minute.
 const stagnation = 2 * time.Second
 
-// WaitDelivered waits until n deliveries are in the log and the queue is empty.
-func (l *Lab) WaitDelivered(ctx context.Context, n int) error {
+// AwaitDelivery waits until all is delivered, and has the queue flushed when the
+// number of those that are does not grow.
+func AwaitDelivery(ctx context.Context, progress func() (delivered int, all bool), flush func(context.Context) error) error {
 	var flushed error
 	seen, since := 0, time.Now()
 	err := Poll(ctx, func() bool {
-		delivered := l.Delivered()
-		if delivered >= n && l.QueueEmpty() {
+		delivered, all := progress()
+		if all {
 			return true
 		}
 		if delivered > seen {
 			seen, since = delivered, time.Now()
 		}
 		if time.Since(since) > stagnation {
-			flushed = l.Flush(ctx)
+			flushed = flush(ctx)
 			since = time.Now()
 		}
 		return flushed != nil
 	})
-	if err := cmp.Or(err, flushed); err != nil {
-		return fmt.Errorf("%d of %d messages delivered: %w", l.Delivered(), n, err)
-	}
-	return nil
+	return cmp.Or(err, flushed)
 }
 
 // Log is the whole mail log.
