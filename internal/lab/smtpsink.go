@@ -1,25 +1,24 @@
 package lab
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // SMTPSink is smtp-sink(1), the receiver that comes with Postfix.
 type SMTPSink struct {
-	port int
-	cmd  *exec.Cmd
-	done chan struct{} // its output has ended
-
-	mu     sync.Mutex
-	counts SMTPSinkCounts
+	port   int
+	cmd    *exec.Cmd
+	output *os.File      // a file and no pipe: what was written is there to be read
+	done   chan struct{} // the process has ended
 }
 
 // SMTPSinkCounts is what smtp-sink -c displays. A session counts when it is over.
@@ -36,21 +35,26 @@ func NewSMTPSink(ctx context.Context, enter ...string) (*SMTPSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &SMTPSink{port: port, done: make(chan struct{})}
+	output, err := os.CreateTemp("", "smtp-sink")
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(output.Name())
+	s := &SMTPSink{port: port, output: output, done: make(chan struct{})}
 	words := append(slices.Clone(enter), filepath.Join(sys.commandDir, "smtp-sink"),
 		"-4", "-c", "-u", sys.owner, fmt.Sprintf("127.0.0.1:%d", s.port), "100")
 	s.cmd = exec.Command(words[0], words[1:]...)
 	s.cmd.Env = []string{} // MAIL_CONFIG is none of its business
 	var complaint bytes.Buffer
-	s.cmd.Stderr = &complaint
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
+	s.cmd.Stdout, s.cmd.Stderr = output, &complaint
 	if err := s.cmd.Start(); err != nil {
+		output.Close()
 		return nil, err
 	}
-	go s.follow(bufio.NewReader(out))
+	go func() {
+		defer close(s.done)
+		s.cmd.Wait()
+	}()
 	if err := Poll(ctx, func() bool { return s.sockets() > 0 || s.ended() }); err != nil || s.ended() {
 		s.Close()
 		return nil, fmt.Errorf("lab: smtp-sink did not start: %v %s", err, complaint.String())
@@ -58,26 +62,24 @@ func NewSMTPSink(ctx context.Context, enter ...string) (*SMTPSink, error) {
 	return s, nil
 }
 
-// follow reads the counters, each display of which ends in a carriage return.
-func (s *SMTPSink) follow(out *bufio.Reader) {
-	defer close(s.done)
-	for {
-		line, err := out.ReadString('\r')
-		if err != nil {
-			return
-		}
-		c := ReadSMTPSinkCounts(line)
-		s.mu.Lock()
-		s.counts = c
-		s.mu.Unlock()
-	}
-}
-
 // ReadSMTPSinkCounts reads the last display of smtp-sink -c in its output.
 func ReadSMTPSinkCounts(output string) (c SMTPSinkCounts) {
 	last := output[max(0, strings.LastIndex(output, "sess=")):]
 	fmt.Sscanf(last, "sess=%d quit=%d mesg=%d", &c.Sessions, &c.Quit, &c.Messages)
 	return c
+}
+
+// Port is where the receiver listens, on 127.0.0.1.
+func (s *SMTPSink) Port() int { return s.port }
+
+// Counts waits for the present sessions to end, and returns the counters:
+// smtp-sink displays them before it closes a session's socket.
+func (s *SMTPSink) Counts(ctx context.Context) (SMTPSinkCounts, error) {
+	if err := Poll(ctx, func() bool { return s.sockets() <= 1 }); err != nil {
+		return SMTPSinkCounts{}, fmt.Errorf("smtp-sink has %d sockets: %w", s.sockets(), err)
+	}
+	text, err := io.ReadAll(io.NewSectionReader(s.output, 0, math.MaxInt64))
+	return ReadSMTPSinkCounts(string(text)), err
 }
 
 func (s *SMTPSink) ended() bool {
@@ -89,25 +91,12 @@ func (s *SMTPSink) ended() bool {
 	}
 }
 
-// Port is where the receiver listens, on 127.0.0.1.
-func (s *SMTPSink) Port() int { return s.port }
-
-// Counts waits for the present sessions to end, and returns the counters.
-func (s *SMTPSink) Counts(ctx context.Context) (SMTPSinkCounts, error) {
-	if err := Poll(ctx, func() bool { return s.sockets() <= 1 }); err != nil {
-		return SMTPSinkCounts{}, fmt.Errorf("smtp-sink has %d sockets: %w", s.sockets(), err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.counts, nil
-}
-
 // sockets counts smtp-sink's open sockets; the first is the one that listens.
 func (s *SMTPSink) sockets() int { return Sockets(s.cmd.Process.Pid) }
 
 // Close ends the receiver.
 func (s *SMTPSink) Close() {
 	s.cmd.Process.Kill()
-	<-s.done // Wait may not run beside a read
-	s.cmd.Wait()
+	<-s.done
+	s.output.Close()
 }
