@@ -34,8 +34,9 @@ func TestDocker(t *testing.T) {
 	t.Setenv("SCACHE_IMAGE", scache)
 	t.Setenv("POSTFIX_IMAGE", postfix)
 	d := newContainers(t)
-	t.Run("image", func(t *testing.T) { testImage(t) })
+	t.Run("image", testImage)
 	t.Run("hardened", d.testHardened)
+	t.Run("beside Postfix", testBeside)
 	play(t, d)
 }
 
@@ -78,6 +79,7 @@ func newContainers(t *testing.T) *containers {
 	follow.Stdout, follow.Stderr = &d.log, &d.log
 	must(t, follow.Start())
 	t.Cleanup(func() { follow.Wait() })
+	must(t, lab.Poll(ctx, func() bool { return strings.Contains(d.mailLog(), ": daemon started ") }))
 	return d
 }
 
