@@ -135,8 +135,12 @@ func (d *containers) restart(ctx context.Context) error {
 }
 
 func (d *containers) finish(ctx context.Context) (seen lab.SMTPSinkCounts, err error) {
-	if _, err := command(ctx, d.line("stop", "postfix", "scache")...); err != nil {
-		return seen, err
+	// The cache first: when Postfix's container goes its network goes, and what is
+	// cached can no longer be closed so that the receivers see it.
+	for _, service := range []string{"scache", "postfix"} {
+		if _, err := command(ctx, d.line("stop", service)...); err != nil {
+			return seen, err
+		}
 	}
 	receivers := []string{"receiver-a", "receiver-b"}
 	for _, receiver := range receivers { // a session counts when it is over
