@@ -21,6 +21,7 @@ var version = "development"
 const usage = `scache is started by Postfix's master(8), see the manual page scache(8).
 
 To run it without Postfix:   scache serve -socket PATH   (scache serve -h explains)
+To see whether it answers:   scache check -socket PATH
 To see which one this is:    scache -version
 `
 

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -169,17 +170,19 @@ func serveSockets(o serveOptions, service *service) error {
 	if err != nil {
 		return err
 	}
+	// Before anybody can take us for the server.
+	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
+	next.startOnSignal(s, unix.SIGHUP)
 	switch err := before.takeOver(s, sockets); {
 	case errors.Is(err, server.ErrDied):
 		log.Warningf("%v: starting with an empty cache", err)
+		signal.Reset()
 		closeSockets(sockets)
 		o.takeOver = false
 		return serveSockets(o, service)
 	case err != nil:
 		return err
 	}
-	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
-	next.startOnSignal(s, unix.SIGHUP)
 	for _, socket := range sockets {
 		log.Infof("version %s listening on %s", version, socket.path)
 	}
