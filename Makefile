@@ -5,6 +5,7 @@
 # make image      the container image scache
 # make check      what a change has to pass: lint and test
 # make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
+# make deb        build/scache_VERSION_ARCHITECTURE.deb; make install [DESTDIR=] [PREFIX=/usr/local] without a package
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)
@@ -14,11 +15,35 @@ GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
 DURATION := 10m
 OUT      := build/soak
+PREFIX   := /usr/local
 
-.PHONY: build demo test test-docker image soak check lint bench profile clean need
+.PHONY: build install uninstall deb demo test test-docker image soak check lint bench profile clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
+
+units    = $(wildcard deploy/systemd/*.service deploy/systemd/*.socket)
+defaults = $(wildcard deploy/systemd/*.default)
+
+install: build
+	install -D -m 755 build/scache $(DESTDIR)$(PREFIX)/sbin/scache
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
+	for unit in $(units); do \
+		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $$unit && \
+		sed -i 's|/usr/sbin/scache|$(PREFIX)/sbin/scache|' $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
+	done
+	for file in $(defaults:deploy/systemd/%.default=%); do \
+		[ -e $(DESTDIR)/etc/default/$$file ] || \
+		install -D -m 644 deploy/systemd/$$file.default $(DESTDIR)/etc/default/$$file || exit; \
+	done
+
+# What was configured stays.
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/scache $(addprefix $(DESTDIR)$(PREFIX)/share/man/man8/,$(notdir $(wildcard man/*.8))) \
+		$(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,$(notdir $(units)))
+
+deb:
+	deploy/deb/build $(VERSION) build
 
 demo: need
 	$(GOBUILD) -o build/demo ./demo

@@ -19,7 +19,7 @@ func (l *Lab) mainCF() map[string]string {
 		"compatibility_level":   "3.6",
 		"queue_directory":       l.path("queue"),
 		"data_directory":        l.path("data"),
-		"daemon_directory":      l.path("sbin"),
+		"daemon_directory":      l.sbin,
 		"meta_directory":        l.path("meta"),
 		"maillog_file":          l.path("log"),
 		"maillog_file_prefixes": l.dir,

@@ -23,7 +23,7 @@ import (
 
 // Config says what instance to build.
 type Config struct {
-	Scache string            // program to run as scache; empty: the one Postfix came with
+	Scache string            // program to run as scache; empty: the one that is installed
 	Main   map[string]string // main.cf parameters, over the lab's own
 	Routes map[string]string // recipient domain -> next hop, such as "a.test": "[127.0.0.1]:2501"
 
@@ -42,6 +42,10 @@ type Config struct {
 	// Enter is words that go before each command, such as nsenter's: the instance
 	// runs where they lead to, with the same files below /tmp.
 	Enter []string
+	// InPlace runs the system's own programs where they are installed, not copies, so that it is
+	// seen what becomes of them. The lab's processes are known by that place:
+	// only where no other Postfix runs, as in a PID namespace.
+	InPlace bool
 }
 
 // Lab is one Postfix instance.
@@ -49,6 +53,7 @@ type Lab struct {
 	cfg   Config
 	sys   system
 	dir   string
+	sbin  string // where its programs are
 	guard *guard
 }
 
@@ -69,7 +74,10 @@ func New(cfg Config) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l := &Lab{cfg: cfg, sys: sys, dir: dir}
+	l := &Lab{cfg: cfg, sys: sys, dir: dir, sbin: filepath.Join(dir, "sbin")}
+	if cfg.InPlace {
+		l.sbin = sys.daemonDir
+	}
 	if err := l.build(); err != nil {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("lab: %w", err)
@@ -90,7 +98,12 @@ func (l *Lab) build() (err error) {
 	if err := os.Chown(l.path("data"), l.sys.uid, l.sys.gid); err != nil {
 		return err
 	}
-	if err := l.copyPrograms(); err != nil {
+	if !l.cfg.InPlace {
+		if err := l.copyPrograms(); err != nil {
+			return err
+		}
+	}
+	if err := l.copyMeta(); err != nil {
 		return err
 	}
 	if err := l.writeConfig(); err != nil {
@@ -102,12 +115,13 @@ func (l *Lab) build() (err error) {
 
 // copyPrograms makes copies, since `postfix start` complains of links.
 func (l *Lab) copyPrograms() error {
-	if err := os.CopyFS(l.path("sbin"), os.DirFS(l.sys.daemonDir)); err != nil {
+	if err := os.CopyFS(l.sbin, os.DirFS(l.sys.daemonDir)); err != nil {
 		return err
 	}
-	if err := copyFile(l.path("sbin/scache"), l.cfg.Scache, 0o755); err != nil {
-		return err
-	}
+	return copyFile(filepath.Join(l.sbin, "scache"), l.cfg.Scache, 0o755)
+}
+
+func (l *Lab) copyMeta() error {
 	err := copyFile(l.path("meta/postfix-files"), filepath.Join(l.sys.metaDir, "postfix-files"), 0o644)
 	if err != nil {
 		return err
@@ -144,6 +158,9 @@ func (l *Lab) Stop(ctx context.Context) error {
 
 // Reload runs `postfix reload`.
 func (l *Lab) Reload(ctx context.Context) error { return l.postfix(ctx, "reload") }
+
+// Check runs `postfix check`, whose findings are warnings in the mail log.
+func (l *Lab) Check(ctx context.Context) error { return l.postfix(ctx, "check") }
 
 // Flush has qmgr(8) try deferred mail now.
 func (l *Lab) Flush(ctx context.Context) error { return l.postfix(ctx, "flush") }

@@ -16,10 +16,10 @@ type Process struct {
 	Program     string // base name of what it executes
 }
 
-// Processes lists the daemons of this instance, known by what they execute:
-// the lab's own copies. Zombies execute nothing, and do not count.
+// Processes lists the daemons of this instance, known by the directory of what they
+// execute, which may have been replaced since. Zombies execute nothing, and do not count.
 func (l *Lab) Processes() []Process {
-	return processes(func(exe string, _ int) bool { return filepath.Dir(exe) == l.path("sbin") })
+	return processes(func(exe string, _ int) bool { return filepath.Dir(exe) == l.sbin })
 }
 
 // Children lists what a process has started, in containers, too.
@@ -36,7 +36,7 @@ func processes(wanted func(exe string, parent int) bool) (found []Process) {
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
 		if parent, ok := parentOf(pid); ok && wanted(exe, parent) {
-			found = append(found, Process{pid, parent, filepath.Base(exe)})
+			found = append(found, Process{pid, parent, strings.TrimSuffix(filepath.Base(exe), " (deleted)")})
 		}
 	}
 	return found
