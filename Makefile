@@ -51,9 +51,9 @@ demo: need
 
 # The race detector needs a C compiler.
 test: need
-	scripts/need gcc libc6-dev iproute2 systemd
-	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v /test/systemd)
-	go test -race -count=1 -timeout 10m -v ./test/systemd # says what it cannot test here
+	scripts/need gcc libc6-dev iproute2 systemd lintian
+	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v -e /test/systemd -e /test/deb)
+	go test -race -count=1 -timeout 10m -v ./test/systemd ./test/deb # they say what they cannot test here
 
 # Says so loudly where there is no engine. It needs no registry.
 test-docker: need

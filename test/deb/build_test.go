@@ -27,8 +27,8 @@ func buildBoth(dir string) (first, next built, err error) {
 	if err != nil {
 		return
 	}
-	tree, err := copySources(filepath.Join(dir, "sources"))
-	if err != nil {
+	tree := filepath.Join(dir, "sources")
+	if err = copySources(tree); err != nil {
 		return
 	}
 	if first, err = build(tree, strings.TrimSpace(string(version)), "make -s deb"); err != nil {
@@ -38,22 +38,11 @@ func buildBoth(dir string) (first, next built, err error) {
 	return
 }
 
-// copySources copies what the package is made of. It adds a configuration file where
-// there is none, since there is much to lose with one.
-func copySources(tree string) (string, error) {
+// copySources copies what the package is made of.
+func copySources(tree string) error {
 	script := `mkdir -p "$1" && tar -C ../.. --exclude=./.git --exclude=./build -cf - . | tar -C "$1" -xf -`
-	if _, err := command("sh", "-c", script, "sh", tree); err != nil {
-		return "", err
-	}
-	units := filepath.Join(tree, "deploy/systemd")
-	if err := os.MkdirAll(units, 0o755); err != nil {
-		return "", err
-	}
-	name := filepath.Join(units, "scache.default")
-	if _, err := os.Stat(name); err == nil {
-		return tree, nil
-	}
-	return tree, os.WriteFile(name, []byte("# Options of scache.service.\n"), 0o644)
+	_, err := command("sh", "-c", script, "sh", tree)
+	return err
 }
 
 // build runs a command that builds the package of this version in the tree.
@@ -75,8 +64,8 @@ func build(tree, version, script string) (built, error) {
 
 // The same sources give the same bytes, wherever and under whatever settings.
 func TestReproducible(t *testing.T) {
-	tree, err := copySources(filepath.Join(t.TempDir(), "somewhere/else"))
-	must(t, err)
+	tree := filepath.Join(t.TempDir(), "somewhere/else")
+	must(t, copySources(tree))
 	again, err := build(tree, first.version, "umask 077 && GOFLAGS=-ldflags=-X=main.version=wrong make -s deb")
 	must(t, err)
 	if !bytes.Equal(read(t, first.path), read(t, again.path)) {

@@ -2,6 +2,7 @@ package deb_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -86,6 +87,17 @@ func (l *life) finish(t *testing.T) {
 	}
 }
 
+// units lists those of systemd that the package brings.
+func units(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(first.tree + "/deploy/systemd/*.s*")
+	must(t, err)
+	for _, file := range files {
+		names = append(names, filepath.Base(file))
+	}
+	return names
+}
+
 // traces lists what is on the machine by our name, and all diversions.
 func traces(t *testing.T) string {
 	t.Helper()
@@ -98,6 +110,7 @@ func TestLife(t *testing.T) {
 	l := begin(t)
 	l.wantUsed(t, stock)
 
+	units := units(t)
 	const configuration = "/etc/default/scache"
 	t.Run("install", func(t *testing.T) {
 		l.during(t, 1, func() {
@@ -108,6 +121,14 @@ func TestLife(t *testing.T) {
 		})
 		wantOurs(t, first)
 		l.wantUsed(t, first.program)
+		for _, unit := range units {
+			if got, err := command("systemctl", "--root=/", "is-enabled", unit); err == nil && got == "enabled\n" {
+				t.Errorf("%s is enabled", unit)
+			}
+		}
+		for _, unit := range units { // what an administrator may do, and purge has to undo
+			does(t, "systemctl", "--root=/", "enable", unit)
+		}
 	})
 	t.Run("upgrade", func(t *testing.T) {
 		must(t, os.WriteFile(configuration, []byte("mine"), 0o644))
