@@ -39,7 +39,7 @@ func begin(t *testing.T) *life {
 // times that replaced the program.
 func (l *life) during(t *testing.T, replaced int, change func()) {
 	t.Helper()
-	sent := make(chan error)
+	sent := make(chan error, 1)
 	go func() { sent <- l.send(t) }()
 	change()
 	must(t, <-sent)
