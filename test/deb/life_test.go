@@ -1,12 +1,14 @@
 package deb_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scache/scache/internal/lab"
 )
@@ -14,12 +16,16 @@ import (
 // life is a Postfix that runs with the system's programs while packages come and go.
 type life struct {
 	*lab.Lab
-	sink  *lab.Sink
-	place watch
-	sent  int
+	patience context.Context
+	sink     *lab.Sink
+	place    watch
+	sent     int
 }
 
 func begin(t *testing.T) *life {
+	// Far more than is needed: what is asserted is never how long something took.
+	patience, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
 	sink, err := lab.NewSink(lab.SinkConfig{})
 	must(t, err)
 	t.Cleanup(sink.Close)
@@ -31,8 +37,8 @@ func begin(t *testing.T) *life {
 	})
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
-	must(t, l.Start(limit(t)))
-	return &life{Lab: l, sink: sink, place: watchPlace(t)}
+	must(t, l.Start(patience))
+	return &life{Lab: l, patience: patience, sink: sink, place: watchPlace(t)}
 }
 
 // during sends mail while something happens to the packages, and asserts how many
@@ -40,36 +46,36 @@ func begin(t *testing.T) *life {
 func (l *life) during(t *testing.T, replaced int, change func()) {
 	t.Helper()
 	sent := make(chan error, 1)
-	go func() { sent <- l.send(t) }()
+	go func() { sent <- l.send() }()
 	change()
 	must(t, <-sent)
 	if got := l.place.replaced(t); got != replaced {
 		t.Errorf("%s was replaced %d times, want %d", place, got, replaced)
 	}
-	must(t, l.WaitDelivered(limit(t), l.sent))
+	must(t, l.WaitDelivered(l.patience, l.sent))
 }
 
-func (l *life) send(t *testing.T) error {
+func (l *life) send() error {
 	const messages = 100
 	l.sent += messages
-	return l.Send(limit(t), lab.Load{User: "load" + strconv.Itoa(l.sent), Domain: "a.test", Messages: messages})
+	return l.Send(l.patience, lab.Load{User: "load" + strconv.Itoa(l.sent), Domain: "a.test", Messages: messages})
 }
 
 // wantUsed reloads, and asserts that mail is delivered through this program over
 // connections that it has cached.
 func (l *life) wantUsed(t *testing.T, program []byte) {
 	t.Helper()
-	must(t, l.Check(limit(t)))
-	must(t, l.Reload(limit(t)))
+	must(t, l.Check(l.patience))
+	must(t, l.Reload(l.patience))
 	before := l.sink.Counts()
-	must(t, l.send(t))
-	must(t, l.WaitDelivered(limit(t), l.sent))
+	must(t, l.send())
+	must(t, l.WaitDelivered(l.patience, l.sent))
 	messages, connections := l.sink.Counts().Messages-before.Messages, l.sink.Counts().Sessions-before.Sessions
 	if messages < 3*connections {
 		t.Errorf("%d messages took %d connections, want at least 3 messages each", messages, connections)
 	}
 	var pid int
-	must(t, lab.Poll(limit(t), func() (running bool) { pid, running = l.ScachePID(); return running }))
+	must(t, lab.Poll(l.patience, func() (running bool) { pid, running = l.ScachePID(); return running }))
 	if executed := read(t, "/proc/"+strconv.Itoa(pid)+"/exe"); string(executed) != string(program) {
 		t.Errorf("the cache that runs is not the program expected")
 	}
@@ -78,7 +84,7 @@ func (l *life) wantUsed(t *testing.T, program []byte) {
 // finish asserts that nothing was lost and nobody complained.
 func (l *life) finish(t *testing.T) {
 	t.Helper()
-	must(t, l.Stop(limit(t)))
+	must(t, l.Stop(l.patience))
 	if got := len(l.sink.Recipients()); got != l.sent {
 		t.Errorf("%d of %d messages arrived", got, l.sent)
 	}

@@ -6,13 +6,11 @@ package deb_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 
 	"github.com/scache/scache/internal/lab"
 )
@@ -44,7 +42,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if err := prepare(dir); err != nil {
+	if err := prepare(dir); errors.Is(err, errCannot) {
+		lab.Skipped("the Debian package", err)
+		return cannot
+	} else if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -65,15 +66,6 @@ func prepare(dir string) (err error) {
 		lab.Skipped("upgrades of the postfix package", err)
 	}
 	return nil
-}
-
-// patience bounds a whole test. It is far more than any needs.
-const patience = 3 * time.Minute
-
-func limit(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // must ends the test at the first step that fails.
