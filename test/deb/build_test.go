@@ -84,6 +84,11 @@ func TestMakeInstall(t *testing.T) {
 	if read(t, root+"/opt/scache/share/man/man8/scache.8") == nil {
 		t.Error("no manual page")
 	}
+	for _, unit := range units(t) {
+		if text := read(t, root+"/opt/scache/lib/systemd/system/"+unit); text == nil || bytes.Contains(text, []byte("/usr/sbin/scache")) {
+			t.Errorf("%s is missing, or names the program in another place:\n%s", unit, text)
+		}
+	}
 	configuration := root + "/etc/default/scache"
 	must(t, os.WriteFile(configuration, []byte("mine"), 0o644))
 	does(t, "make", "-s", "-C", first.tree, "install", "DESTDIR="+root, "PREFIX=/opt/scache")

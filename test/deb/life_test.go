@@ -66,7 +66,9 @@ func (l *life) send() error {
 func (l *life) wantUsed(t *testing.T, program []byte) {
 	t.Helper()
 	must(t, l.Check(l.patience))
+	predecessor, _ := l.ScachePID()
 	must(t, l.Reload(l.patience))
+	must(t, lab.Poll(l.patience, func() bool { pid, ok := l.ScachePID(); return !ok || pid != predecessor }))
 	before := l.sink.Counts()
 	must(t, l.send())
 	must(t, l.WaitDelivered(l.patience, l.sent))
