@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/scache/scache/internal/lab"
 )
 
 // built is a package that make has built.
@@ -101,7 +99,7 @@ func TestMakeInstall(t *testing.T) {
 
 func TestLintian(t *testing.T) {
 	if _, err := exec.LookPath("lintian"); err != nil {
-		lab.Skipped("lintian", err)
+		skipped("lintian", err)
 		t.Skip(err)
 	}
 	does(t, "lintian", "--fail-on", "error,warning", first.path)

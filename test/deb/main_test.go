@@ -11,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"testing"
-
-	"github.com/scache/scache/internal/lab"
 )
 
 // place is where master(8) looks for its scache.
@@ -43,7 +41,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	if err := prepare(dir); errors.Is(err, errCannot) {
-		lab.Skipped("the Debian package", err)
+		skipped("the Debian package", err)
 		return cannot
 	} else if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -63,7 +61,7 @@ func prepare(dir string) (err error) {
 		return err
 	}
 	if postfixDeb, err = download(dir); err != nil {
-		lab.Skipped("upgrades of the postfix package", err)
+		skipped("upgrades of the postfix package", err)
 	}
 	return nil
 }

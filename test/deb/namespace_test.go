@@ -9,12 +9,15 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/scache/scache/internal/lab"
 )
 
 // marker tells the test that runs in the namespace from the one outside.
 const marker = "SCACHE_DEB_NAMESPACE"
+
+// skipped says loudly what is not tested here: `make test` shows it.
+func skipped(what string, why error) {
+	fmt.Fprintf(os.Stderr, "\nSKIPPED: %s: %v\n\n", what, why)
+}
 
 func inNamespace() bool { return os.Getenv(marker) != "" }
 
@@ -27,7 +30,7 @@ const cannot = 77
 // namespaces: its end is the end of all it has started. It returns the exit status.
 func enterNamespace() int {
 	if _, err := exec.LookPath("dpkg"); err != nil || os.Geteuid() != 0 {
-		lab.Skipped("the Debian package", errors.New("only root on Debian can install it"))
+		skipped("the Debian package", errors.New("only root on Debian can install it"))
 		return 0
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -39,7 +42,7 @@ func enterNamespace() int {
 	}
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
-		lab.Skipped("the Debian package", fmt.Errorf("no namespaces here: %w", err))
+		skipped("the Debian package", fmt.Errorf("no namespaces here: %w", err))
 		return 0
 	}
 	if status := cmd.ProcessState.ExitCode(); status != cannot {
