@@ -35,7 +35,7 @@ func (c *Client) do(ctx context.Context, exchange func() error) error {
 	if !stop() {
 		<-interrupted // so that it does not hit the next exchange
 	}
-	if err != nil && err != ErrNotFound && err != ErrRefused {
+	if err != nil && !answered(err) {
 		c.broken = true
 		// The socket's deadline can be over an instant before the context's.
 		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
@@ -45,6 +45,12 @@ func (c *Client) do(ctx context.Context, exchange func() error) error {
 		}
 	}
 	return err
+}
+
+// answered reports whether an error is the server's answer, which leaves both in step.
+func answered(err error) bool {
+	var refusal *RefusalError
+	return err == ErrNotFound || err == ErrRefused || err == ErrStock || errors.As(err, &refusal)
 }
 
 func (c *Client) send(msg string) error {

@@ -7,6 +7,7 @@ const (
 	OK     Status = 0 // done
 	Bad    Status = 1 // the request was malformed
 	Failed Status = 2 // nothing found, or no descriptor received
+	Denied Status = 3 // an admin request by somebody who may make none; not Postfix's
 )
 
 const (
@@ -50,10 +51,10 @@ func AppendFailure(dst []byte, op Op, status Status) []byte {
 	}
 }
 
-// AppendRefusal appends the reply to a request that the client is not allowed, or that is not
-// possible now.
-func AppendRefusal(dst []byte, reason string) []byte {
-	dst = appendStatus(dst, Failed)
+// AppendRefusal appends the reply to a request that the client is not allowed (Denied, or Failed), that is not
+// possible now, or has an argument that makes no sense (Failed).
+func AppendRefusal(dst []byte, status Status, reason string) []byte {
+	dst = appendStatus(dst, status)
 	dst = appendAttribute(dst, "reason", reason)
 	return append(dst, 0)
 }
@@ -82,16 +83,17 @@ type Reply struct {
 
 // DecodeReply decodes one whole message; ok is false if it is no reply.
 func DecodeReply(msg []byte) (r Reply, ok bool) {
-	name, value, rest, ok := Attribute(msg)
-	if !ok || string(name) != "status" || len(value) != 1 || value[0] < '0' || value[0] > '9' {
+	status, rest, ok := DecodeStatus(msg)
+	if !ok {
 		return r, false
 	}
-	r.Status = Status(value[0] - '0')
+	r.Status = status
 	for i := range r.Properties {
-		name, value, rest, ok = Attribute(rest)
-		if !ok {
+		name, value, next, any := Attribute(rest)
+		if !any {
 			break
 		}
+		rest = next
 		if string(name) != "property" {
 			return r, false
 		}

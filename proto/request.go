@@ -14,6 +14,7 @@ const (
 	SaveDestination
 	FindDestination
 	TakeOver // not Postfix's: the client is to be the server's successor
+	Admin    // of the operator, see AdminRequest
 )
 
 // opNames are the names on the wire.
@@ -33,6 +34,8 @@ func (op Op) String() string {
 		return "dummy"
 	case Unknown:
 		return "unknown request"
+	case Admin:
+		return "admin request"
 	}
 	return opNames[op]
 }
@@ -47,6 +50,7 @@ type Request struct {
 	DestinationProperty []byte
 	Endpoint            []byte // label of a physical endpoint
 	EndpointProperty    []byte
+	Admin               []byte // an admin request, for DecodeAdmin
 }
 
 // DecodeRequest decodes one whole message. A beginning of one gives the right Op,
@@ -91,6 +95,9 @@ func DecodeRequest(msg []byte) (r Request) {
 		r.Op = TakeOver
 	default:
 		r.Op = Unknown
+		if len(value) >= len(adminPrefix) && string(value[:len(adminPrefix)]) == adminPrefix {
+			r.Op, r.Admin = Admin, msg
+		}
 	}
 	r.Malformed = d.failed
 	return r
