@@ -14,8 +14,8 @@ const module = "github.com/scache/scache"
 var imports = map[string][]string{
 	"":                  {"client", "postfix", "server", "store", "systemd"}, // client is for "scache check"
 	"server":            {"internal/handover", "internal/wire", "loop", "proto", "store", "timerwheel"},
-	"store":             {"timerwheel"},
-	"loop":              {},
+	"store":             {"internal/table", "timerwheel"},
+	"loop":              {"internal/table"},
 	"proto":             {},
 	"timerwheel":        {},
 	"postfix":           {},
@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"client":            {"proto"},
 	"internal/handover": {"proto"},
 	"internal/wire":     {},
+	"internal/table":    {},
 }
 
 func goList(t *testing.T, arguments ...string) []string {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/table"
 )
 
 // Handler does what can be done on a descriptor without blocking.
@@ -36,8 +38,8 @@ const eventsPerTurn = 64
 // Loop is an epoll instance and its handlers. It must be used by one goroutine.
 type Loop struct {
 	epoll    int
-	handlers Table[Handler] // nil: not registered
-	queued   Table[bool]    // stands in again
+	handlers table.Table[Handler] // nil: not registered
+	queued   table.Table[bool]    // stands in again
 	events   [eventsPerTurn]unix.EpollEvent
 	reported int
 	again    []int // descriptors whose handlers want another call

@@ -15,10 +15,12 @@ type binding struct {
 	// The destination's label, the property and the endpoint's label, one behind
 	// the other: what a refresh compares with, in one place in memory.
 	text              []byte
-	property, through int // where the property begins and ends in text
+	property, through int32 // where the property begins and ends in text
 
 	previous, next *binding // of the same destination, in the order of first saving
 	deadline       Tick
+	serial         uint64                     // see stamp
+	place          int32                      // in places
 	timer          timerwheel.Timer[*binding] // set for deadline, or for an earlier one
 	indexed        node[*binding]
 }
@@ -44,12 +46,15 @@ func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline
 	return true
 }
 
+// Bound returns how many bindings were made, refreshed ones not counted again.
+func (s *Store) Bound() int { return s.bound }
+
 // Displaced returns how many bindings were dropped to make room.
 func (s *Store) Displaced() int { return s.displaced }
 
 func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool {
 	d := s.lookupDestination(destination)
-	if limit := s.Limits.PerDestination; d != nil && limit > 0 && d.bindings >= limit {
+	for limit, n := s.Limits.PerDestination, 0; d != nil && limit > 0 && d.bindings >= limit && n < dropsPerSave; n++ {
 		s.displace(d.first)
 	}
 	for limit := s.Limits.Bindings; limit > 0 && s.size.Bindings >= limit; {
@@ -84,7 +89,10 @@ func (s *Store) displace(b *binding) {
 func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *binding {
 	b := s.freeBindings.take()
 	b.text = append(append(append(b.text[:0], destination...), property...), endpoint...)
-	b.property, b.through = len(destination), len(destination)+len(property)
+	b.property, b.through = int32(len(destination)), int32(len(destination)+len(property))
+	b.serial, b.place = s.stamp(), s.places.take()
+	*s.places.At(int(b.place)) = b
+	s.bound++
 	b.endpoint = s.refer(endpoint)
 	s.bindings.add(&b.indexed, b, hash)
 	s.size.Bindings++
@@ -134,6 +142,7 @@ func (s *Store) dropBinding(b *binding) {
 		s.freeDestinations.give(d)
 	}
 
+	s.places.give(b.place)
 	s.bindings.remove(&b.indexed)
 	s.size.Bindings--
 	s.size.Text -= len(b.text)

@@ -14,15 +14,16 @@ import "github.com/scache/scache/timerwheel"
 type Connection struct {
 	endpoint *endpoint
 	property []byte
-	fd       int
-	serial   uint64 // order of saving
+	fd       int32
+	returned uint32 // how often it was found and put back
+	serial   uint64 // see stamp
 
 	older, newer *Connection // of the same endpoint
 	timer        timerwheel.Timer[*Connection]
 }
 
 // FD returns the descriptor.
-func (c *Connection) FD() int { return c.fd }
+func (c *Connection) FD() int { return int(c.fd) }
 
 // Endpoint returns the label of the endpoint, a view that ends with the Connection.
 func (c *Connection) Endpoint() []byte { return c.endpoint.label }
@@ -34,8 +35,14 @@ func (c *Connection) Deadline() Tick { return c.timer.When() }
 // a view that ends with the Connection.
 func (c *Connection) Property() []byte { return c.property }
 
-// Serial returns a number that no other saving has.
+// Serial returns a number that no other saving has, greater than those before it.
 func (c *Connection) Serial() uint64 { return c.serial }
+
+// Saved returns when the connection was saved.
+func (c *Connection) Saved() Tick { return stamped(c.serial) }
+
+// Returned returns how often the connection was found and put back.
+func (c *Connection) Returned() int { return int(c.returned) }
 
 // Stored reports whether the Connection is in the store.
 func (c *Connection) Stored() bool { return c.timer.Pending() }
@@ -49,23 +56,26 @@ func (s *Store) Prepare(endpoint, property []byte) *Connection {
 	}
 	c := s.freeConnections.take()
 	s.size.Text += len(property)
-	c.fd = -1
+	c.fd, c.returned = -1, 0
 	c.property = remember(c.property, property)
 	c.endpoint = s.refer(endpoint)
 	return c
 }
 
+// dropsPerSave bounds what is dropped for one connection, or binding, when the limit per
+// endpoint or destination was lowered; else it is one. A Lowering does the rest.
+const dropsPerSave = 64
+
 // Save puts a prepared Connection into the store until deadline, as the newest of
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
-	for limit := s.Limits.PerEndpoint; limit > 0 && c.endpoint.connections >= limit; {
+	for limit, n := s.Limits.PerEndpoint, 0; limit > 0 && c.endpoint.connections >= limit && n < dropsPerSave; n++ {
 		s.Remove(c.endpoint.soonest(), Evicted)
 	}
 	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
 		s.Evict()
 	}
-	s.saved++
-	c.fd, c.serial = fd, s.saved
+	c.fd, c.serial = int32(fd), s.stamp()
 	s.insert(c, deadline)
 }
 
@@ -80,20 +90,21 @@ func (s *Store) Evict() bool {
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
-// deadline that it had. If that has passed, its descriptor is closed as expired and
-// the result is false.
+// deadline that it had. If that has passed, its descriptor is closed and the result is
+// false.
 func (s *Store) PutBack(c *Connection) bool {
 	if c.timer.When() <= s.connectionTimers.Now() {
-		s.Discard(c, Expired)
+		s.Discard(c, ClientGone)
 		return false
 	}
+	c.returned++
 	s.insert(c, c.timer.When())
 	return true
 }
 
 // Discard ends a Connection that is outside the store, and closes its descriptor.
 func (s *Store) Discard(c *Connection, why Reason) {
-	fd := c.fd
+	fd := c.FD()
 	s.Release(c)
 	s.close(fd, why)
 }
@@ -183,6 +194,7 @@ func (s *Store) insert(c *Connection, deadline Tick) {
 	}
 	e.connections++
 	s.size.Connections++
+	*s.connections.At(c.FD()) = c
 	s.connectionTimers.Set(&c.timer, c, deadline)
 }
 
@@ -205,5 +217,6 @@ func (s *Store) remove(c *Connection) {
 		s.size.Endpoints--
 	}
 	s.size.Connections--
+	*s.connections.At(c.FD()) = nil
 	s.connectionTimers.Stop(&c.timer)
 }

@@ -5,10 +5,24 @@ import "iter"
 // What a server needs to hand its cache over to the process that takes its place: all that is
 // stored, and the way back in.
 
-// Binding is what SaveDestination has saved. The texts are views.
+// Binding is what SaveDestination has saved. The texts are views, until the next call that could
+// drop it.
 type Binding struct {
 	Destination, Property, Endpoint []byte
 	Deadline                        Tick
+	Serial                          uint64 // no other saving has it; a refresh does not change it
+
+	of *binding
+}
+
+// Saved returns when the binding was saved first.
+func (b Binding) Saved() Tick { return stamped(b.Serial) }
+
+// Oldest returns the connection saved first at the binding's endpoint, nil if it has none.
+func (b Binding) Oldest() *Connection { return b.of.endpoint.oldest }
+
+func (b *binding) view() Binding {
+	return Binding{b.text[:b.property], b.text[b.property:b.through], b.text[b.through:], b.deadline, b.serial, b}
 }
 
 // Bindings returns all bindings, those of one destination in the order of first saving. The
@@ -18,7 +32,7 @@ func (s *Store) Bindings() iter.Seq[Binding] {
 		for _, node := range s.destinations {
 			for ; node != nil; node = node.next {
 				for b := node.item.first; b != nil; b = b.next {
-					if !yield(Binding{b.text[:b.property], b.text[b.property:b.through], b.text[b.through:], b.deadline}) {
+					if !yield(b.view()) {
 						return
 					}
 				}
@@ -43,11 +57,18 @@ func (s *Store) Connections() iter.Seq[*Connection] {
 	}
 }
 
-// Serial returns that of the connection saved last.
-func (s *Store) Serial() uint64 { return s.saved }
+// Serial returns that of what was saved last.
+func (s *Store) Serial() uint64 { return s.last }
 
 // SkipTo makes the serial numbers go on behind serial.
-func (s *Store) SkipTo(serial uint64) { s.saved = max(s.saved, serial) }
+func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
+
+// RestoreBinding saves a binding as it was in another store. There may be no room for it.
+func (s *Store) RestoreBinding(b Binding) {
+	if s.SaveDestination(b.Destination, b.Property, b.Endpoint, b.Deadline) && b.Serial > 0 {
+		s.lookupBinding(s.bindingHash(b.Destination, b.Property, b.Endpoint), b.Destination, b.Property, b.Endpoint).serial = b.Serial
+	}
+}
 
 // Restore puts a connection into the store as it was in another one, whose clock is this one's:
 // at its place by its serial number, until its deadline. The store owns fd from now on. It returns
@@ -57,7 +78,7 @@ func (s *Store) Restore(endpoint, property []byte, fd int, serial uint64, deadli
 	if c == nil {
 		return nil
 	}
-	c.fd, c.serial = fd, serial
+	c.fd, c.serial = int32(fd), serial
 	s.insert(c, deadline)
 	return c
 }

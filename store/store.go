@@ -37,6 +37,7 @@ package store
 import (
 	"hash/maphash"
 
+	"github.com/scache/scache/internal/table"
 	"github.com/scache/scache/timerwheel"
 )
 
@@ -52,11 +53,13 @@ const (
 	HungUp                    // the far end has closed it
 	Unsolicited               // the far end spoke unasked
 	Shutdown                  // Clear was called
+	Flushed                   // the caller wanted it out
+	ClientGone                // put back when its time to live was over
 	Reasons                   // how many there are
 )
 
 func (r Reason) String() string {
-	return [...]string{"expired", "evicted", "hung-up", "unsolicited", "shutdown"}[r]
+	return [...]string{"expired", "evicted", "hung-up", "unsolicited", "shutdown", "flushed", "client-gone"}[r]
 }
 
 // Limits bound what is stored. Zero is no bound.
@@ -84,9 +87,13 @@ type Store struct {
 	close func(fd int, why Reason)
 	seed  maphash.Seed
 	size  Size
-	saved uint64 // connections saved so far
+	last  uint64 // what was stamped last
 
+	bound     int // bindings made
 	displaced int // bindings dropped to make room
+
+	connections table.Table[*Connection] // those in the store, by descriptor
+	places      places                   // of the bindings
 
 	destinations index[*destination]
 	bindings     index[*binding]
@@ -184,19 +191,40 @@ func (s *Store) makeRoom(text int) bool {
 		return false // whatever is dropped
 	}
 	for s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text {
-		c, connection := s.connectionTimers.Soonest()
-		b, binding := s.soonestBinding()
-		switch {
-		case connection && (!binding || c.timer.When() <= b.deadline):
-			s.Remove(c, Evicted)
-		case binding:
-			s.displace(b)
-		default:
+		if !s.dropSoonest() {
 			return false
 		}
 	}
 	return true
 }
+
+// dropSoonest drops what expires first, connection or binding, if there is anything.
+func (s *Store) dropSoonest() bool {
+	c, connection := s.connectionTimers.Soonest()
+	b, binding := s.soonestBinding()
+	switch {
+	case connection && (!binding || c.timer.When() <= b.deadline):
+		s.Remove(c, Evicted)
+	case binding:
+		s.displace(b)
+	default:
+		return false
+	}
+	return true
+}
+
+// stampBits are the bits of a stamp that count what is saved in one tick.
+const stampBits = 16
+
+// stamp returns a number for something that is saved: greater than all before it, and
+// its upper bits are the time.
+func (s *Store) stamp() uint64 {
+	s.last = max(s.last+1, uint64(s.connectionTimers.Now())<<stampBits)
+	return s.last
+}
+
+// stamped returns the time of a stamp.
+func stamped(stamp uint64) Tick { return Tick(stamp >> stampBits) }
 
 func (s *Store) hash(label []byte) uint64 { return maphash.Bytes(s.seed, label) }
 

@@ -255,7 +255,7 @@ func (m *machine) deadline(t *rapid.T) Tick {
 func (m *machine) saveEndpoint(t *rapid.T) {
 	c := twinConnection{aName.Draw(t, "endpoint"), aProperty.Draw(t, "property"), 0, m.deadline(t), 0}
 	m.serial++
-	c.fd, c.serial = 1000+m.serial, m.serial
+	c.fd, c.serial = m.lowestFD(), m.serial
 	m.store.Save(m.store.Prepare([]byte(c.endpoint), []byte(c.property)), c.fd, c.deadline)
 	want := m.twin.evict(c.endpoint)
 	slices.Sort(want)
@@ -264,6 +264,16 @@ func (m *machine) saveEndpoint(t *rapid.T) {
 	}
 	m.inside[c.fd] = true
 	m.twin.insert(c)
+}
+
+// lowestFD returns the lowest number that is free, as the kernel does.
+func (m *machine) lowestFD() int {
+	for fd := 3; ; fd++ {
+		outside := slices.ContainsFunc(m.found, func(f found) bool { return f.twin.fd == fd })
+		if !m.inside[fd] && !outside {
+			return fd
+		}
+	}
 }
 
 // remove ends a connection that is in the store, and could have been found.
@@ -382,18 +392,9 @@ func (m *machine) check(t *rapid.T) {
 func TestStoreAgreesWithTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine(t)
-		t.Repeat(map[string]func(*rapid.T){
-			"saveEndpoint":    m.saveEndpoint,
-			"abandonSave":     m.abandonSave,
-			"saveDestination": m.saveDestination,
-			"findEndpoint":    m.findEndpoint,
-			"findDestination": m.findDestination,
-			"release":         m.release,
-			"remove":          m.remove,
-			"putBack":         m.putBack,
-			"advance":         m.advance,
-			"":                m.check,
-		})
+		actions := m.actions()
+		actions[""] = m.check
+		t.Repeat(actions)
 		for len(m.found) > 0 {
 			m.putBack(t)
 		}
@@ -408,6 +409,21 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 			t.Fatalf("%d names remain of an empty store", n)
 		}
 	})
+}
+
+// actions are what can be done to a store.
+func (m *machine) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"saveEndpoint":    m.saveEndpoint,
+		"abandonSave":     m.abandonSave,
+		"saveDestination": m.saveDestination,
+		"findEndpoint":    m.findEndpoint,
+		"findDestination": m.findDestination,
+		"release":         m.release,
+		"remove":          m.remove,
+		"putBack":         m.putBack,
+		"advance":         m.advance,
+	}
 }
 
 // Over the limit of texts what expires first goes, connection or binding; what has

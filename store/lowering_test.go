@@ -1,0 +1,83 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// exceeds returns what is above limits, if anything.
+func (s *Store) exceeds(l Limits) string {
+	size := s.Size()
+	if over(l.Connections, size.Connections) || over(l.Bindings, size.Bindings) || over(l.Text, size.Text) {
+		return fmt.Sprintf("%+v", size)
+	}
+	for _, n := range s.endpoints {
+		for ; n != nil; n = n.next {
+			if over(l.PerEndpoint, n.item.connections) {
+				return fmt.Sprintf("%d connections of an endpoint", n.item.connections)
+			}
+		}
+	}
+	for _, n := range s.destinations {
+		for ; n != nil; n = n.next {
+			if over(l.PerDestination, n.item.bindings) {
+				return fmt.Sprintf("%d bindings of a destination", n.item.bindings)
+			}
+		}
+	}
+	return ""
+}
+
+// Lower limits come into force while others go on saving, and never in a portion larger
+// than asked for.
+func TestLowering(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		closed := 0
+		s := New(func(_ int, why Reason) {
+			if closed++; why != Evicted {
+				t.Fatalf("closed: %v", why)
+			}
+		})
+		fd := 2
+		name := rapid.SampledFrom([]string{"a", "b", "c", "d"})
+		deadline := rapid.IntRange(1, 1000)
+		save := func() {
+			fd++
+			s.Save(s.Prepare([]byte(name.Draw(t, "endpoint")), []byte("property")), fd, Tick(deadline.Draw(t, "deadline")))
+			s.SaveDestination([]byte(name.Draw(t, "destination")), fmt.Append(nil, fd), []byte("e"), Tick(deadline.Draw(t, "deadline")))
+		}
+		for range rapid.IntRange(0, 60).Draw(t, "saved") {
+			save()
+		}
+		limit := rapid.SampledFrom([]int{0, 1, 2, 5, 10, 100})
+		wanted := Limits{limit.Draw(t, "connections"), limit.Draw(t, "per endpoint"), limit.Draw(t, "bindings"), limit.Draw(t, "per destination"),
+			rapid.SampledFrom([]int{0, 50, 500}).Draw(t, "text")}
+		l, portion := s.Lower(wanted), rapid.IntRange(1, 7).Draw(t, "portion")
+		meanwhile := rapid.IntRange(0, 20).Draw(t, "meanwhile")
+		for rounds := 0; ; rounds++ {
+			before := closed + s.Displaced()
+			done := s.Continue(l, portion)
+			if dropped := closed + s.Displaced() - before; dropped > portion {
+				t.Fatalf("%d dropped at a time, not %d at most", dropped, portion)
+			}
+			if done {
+				break
+			}
+			if rounds > 1000 {
+				t.Fatal("it comes to no end")
+			}
+			if rounds < meanwhile {
+				save()
+			}
+		}
+		save()
+		if s.Limits != wanted {
+			t.Fatalf("%+v are in force", s.Limits)
+		}
+		if what := s.exceeds(wanted); what != "" {
+			t.Fatalf("%s with %+v", what, wanted)
+		}
+	})
+}
