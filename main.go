@@ -54,6 +54,7 @@ func daemon() {
 	config := server.Config{
 		Log:              d.Log,
 		Verbose:          d.Verbose > 0,
+		Version:          version,
 		TTLLimit:         d.Params.TTLLimit,
 		StatusUpdateTime: d.Params.StatusUpdateTime,
 		IPCTimeout:       d.Params.IPCTimeout,

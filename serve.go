@@ -66,6 +66,7 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	config := &o.config
 	config.Parent = -1
 	config.HandOver = true
+	config.Version = version
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required, unless systemd passes sockets); given again: one more, with a cache of its own", o.addPath)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
 	"github.com/scache/scache/timerwheel"
 )
@@ -20,14 +21,34 @@ type cache struct {
 	ttlLimit    int                 // seconds: connection_cache_ttl_limit
 	log         Logger
 	verbose     bool
+	paused      bool // nothing is found nor saved
 	succeedable bool // clients may ask to take over
 	stats       statistics
+	counters    counters
+	activity    *activity
 	faults      faults
 	passed      int // bindings' worth of what look-ups have looked at in vain, not charged yet
+
+	limits       store.Limits    // as configured, or changed at run time
+	lowering     *store.Lowering // these are not in force yet; or nil
+	room         *int            // connections that the descriptors allow
+	clientMemory *int            // connection_cache_client_memory_limit, of all caches
+
+	// For admin requests.
+	administrator func(client int) (refusal string)
+	describe      func(fd int) (kind, remote string)
+	process       func() figures
 }
 
 // save puts a prepared connection into the store.
 func (c *cache) save(connection *store.Connection, fd, ttl int) {
+	if c.paused {
+		c.counters.ignored++
+		c.store.Release(connection)
+		c.close(fd)
+		return
+	}
+	c.counters.saved++
 	c.store.Save(connection, fd, c.deadline(ttl))
 	c.stats.savedEndpoint(c.store.Size())
 	if c.watch != nil {
@@ -35,8 +56,23 @@ func (c *cache) save(connection *store.Connection, fd, ttl int) {
 	}
 }
 
+// saveDestination saves a binding. It returns false if there is no room.
+func (c *cache) saveDestination(r proto.Request) bool {
+	if c.paused {
+		c.counters.ignoredBindings++
+		return true
+	}
+	if !c.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, c.deadline(r.TTL)) {
+		return false
+	}
+	c.counters.bound++
+	c.stats.savedDestination(c.store.Size())
+	return true
+}
+
 // putBack puts a connection back that no client has taken.
 func (c *cache) putBack(connection *store.Connection) {
+	c.counters.putBack++
 	if c.store.PutBack(connection) && c.watch != nil {
 		c.watch.begin(connection)
 	}
@@ -45,6 +81,7 @@ func (c *cache) putBack(connection *store.Connection) {
 // taken ends a connection that a client has taken.
 func (c *cache) taken(connection *store.Connection) {
 	fd := connection.FD()
+	c.counters.taken++
 	c.store.Release(connection)
 	c.close(fd)
 }
@@ -54,7 +91,7 @@ func (c *cache) taken(connection *store.Connection) {
 const maxUnfit = 64
 
 func (c *cache) findEndpoint(endpoint []byte) *store.Connection {
-	for range maxUnfit {
+	for n := 0; n < maxUnfit && !c.paused; n++ {
 		if found := c.store.FindEndpoint(endpoint); found == nil || c.fit(found) {
 			return found
 		}
@@ -63,7 +100,7 @@ func (c *cache) findEndpoint(endpoint []byte) *store.Connection {
 }
 
 func (c *cache) findDestination(destination []byte) (*store.Connection, []byte) {
-	for range maxUnfit {
+	for n := 0; n < maxUnfit && !c.paused; n++ {
 		found, property, passed := c.store.FindDestination(destination)
 		c.passed += passed
 		if found == nil || c.fit(found) {
@@ -76,15 +113,15 @@ func (c *cache) findDestination(destination []byte) (*store.Connection, []byte) 
 // fit takes the last look at a connection that was found. One that is unfit is
 // closed.
 func (c *cache) fit(found *store.Connection) bool {
-	if c.watch == nil {
-		return true
+	if c.watch != nil {
+		if why, unfit := c.watch.look(found.FD()); unfit {
+			c.store.Discard(found, why)
+			c.passed += bindingsPerMessage
+			return false
+		}
+		c.watch.end(found.FD())
 	}
-	if why, unfit := c.watch.look(found.FD()); unfit {
-		c.store.Discard(found, why)
-		c.passed += bindingsPerMessage
-		return false
-	}
-	c.watch.end(found.FD())
+	c.counters.foundAge.count(int64(c.now-found.Saved()), 1)
 	return true
 }
 
@@ -111,6 +148,7 @@ func (c *cache) deadline(ttl int) timerwheel.Tick {
 }
 
 func (c *cache) reportStatistics() {
+	c.counters.past.add(&c.stats)
 	c.stats.report(c.log, time.Now(), c.store.Displaced())
 }
 
@@ -142,6 +180,7 @@ type faults struct {
 	interval   timerwheel.Tick // number of the interval that is counted
 	lines      int             // in it
 	suppressed int             // since the last line
+	total      int             // suppressed since the start
 }
 
 const (
@@ -155,6 +194,7 @@ func (f *faults) warn(now timerwheel.Tick, format string, arguments ...any) {
 	}
 	if f.lines++; f.lines > faultLines {
 		f.suppressed++
+		f.total++
 		return
 	}
 	if f.suppressed > 0 {

@@ -109,6 +109,7 @@ func (c *conn) work() (again bool) {
 func (c *conn) flush() bool {
 	if out := c.session.out; len(out) > 0 {
 		n, err := c.server.wire.Send(c.fd, out)
+		c.session.cache.counters.sent += n
 		c.session.out = out[:copy(out, out[n:])]
 		c.moved = c.moved || n > 0
 		if n < len(out) {
@@ -163,7 +164,7 @@ func (c *conn) unsent(err error) bool {
 
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
-	for c.budget > 0 && len(c.in.bytes) > c.session.scanned && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+	for c.budget > 0 && (len(c.in.bytes) > c.session.scanned || c.session.state == onErrand) && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
 		c.budget -= 1 + c.session.cache.passed/bindingsPerMessage
 		c.session.cache.passed = 0
 		stepped = true
@@ -200,6 +201,7 @@ func (c *conn) fill() bool {
 		c.session.end(&c.in)
 		return true
 	}
+	c.session.cache.counters.received += n
 	if len(c.in.bytes) > 0 {
 		c.in.bytes = append(c.in.bytes, buffer[:n]...)
 		c.kept = max(c.kept, cap(c.in.bytes))

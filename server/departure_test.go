@@ -264,7 +264,7 @@ func TestMoreStatistics(t *testing.T) {
 	s.lowered = 2
 	s.report(log, time.Now(), 7)
 	s.report(log, time.Now(), 7)
-	want := []string{"closed: expired=0 evicted=1 hung-up=0 unsolicited=0 shutdown=0; displaced bindings=7 lowered ttl=2 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0"}
+	want := []string{"closed: expired=0 evicted=1 hung-up=0 unsolicited=0 shutdown=0 flushed=0 client-gone=0; displaced bindings=7 lowered ttl=2 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0"}
 	if !slices.Equal(log.lines, want) {
 		t.Errorf("logged %q, want %q", log.lines, want)
 	}

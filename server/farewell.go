@@ -51,6 +51,9 @@ func (f *farewell) add(fd int, why store.Reason) {
 // waiting reports whether there is something to close right now.
 func (f *farewell) waiting() bool { return f.head < len(f.queue) }
 
+// length is how many connections are not closed yet.
+func (f *farewell) length() int { return len(f.queue) - f.head + len(f.lingering) }
+
 // done reports whether nothing is open any longer.
 func (f *farewell) done() bool { return !f.waiting() && len(f.lingering) == 0 }
 

@@ -19,6 +19,7 @@ type crowd struct {
 	players []*member
 	inside  map[int]bool // descriptors that are ours
 	next    int          // the next descriptor
+	acts    int
 }
 
 // member is a client and its session.
@@ -38,6 +39,21 @@ var pieces = func() (pieces [][]byte) {
 		}
 		pieces = append(pieces, proto.AppendSaveEndpoint(nil, 1+2*len(d), d, "property"))
 	}
+	for _, admin := range [][]string{{"connections"}, {"bindings"}, {"all", ""}, {"endpoint", "a"}, {"destination", "b"}, {"pattern", "?"}} {
+		op := proto.AdminFlush
+		if len(admin) == 1 {
+			op = proto.AdminList
+		}
+		pieces = append(pieces, proto.AppendAdmin(nil, op, admin...))
+	}
+	for _, limit := range []string{"size", "endpoint", "binding", "destination", "ttl"} {
+		for _, value := range []string{"1", "5"} {
+			pieces = append(pieces, proto.AppendAdmin(nil, proto.AdminSetLimit, "connection_cache_"+limit+"_limit", value))
+		}
+	}
+	for _, op := range []proto.AdminOp{proto.AdminStatistics, proto.AdminDestinations, proto.AdminPause, proto.AdminResume, proto.AdminResume, proto.AdminLimits} {
+		pieces = append(pieces, proto.AppendAdmin(nil, op))
+	}
 	for _, s := range []string{proto.DummyMessage, proto.DummyMessage, "\x00", "request", "request\x00", "find_endp\x00", "label\x00a\x00", "x"} {
 		pieces = append(pieces, []byte(s))
 	}
@@ -46,15 +62,9 @@ var pieces = func() (pieces [][]byte) {
 
 func newCrowd(t *testing.T) *crowd {
 	c := &crowd{t: t, inside: map[int]bool{}, next: 100}
-	c.cache = &cache{
-		clock:    &clock{},
-		store:    store.New(func(fd int, _ store.Reason) { c.leaves(fd) }),
-		close:    c.leaves,
-		log:      discard{},
-		faults:   faults{log: discard{}},
-		ttlLimit: 2,
-	}
-	c.cache.store.Limits = store.Limits{Connections: 4, PerEndpoint: 3, Bindings: 5, PerDestination: 2, Text: 60}
+	c.cache = pureCache(2, c.leaves)
+	c.cache.limits = store.Limits{Connections: 4, PerEndpoint: 3, Bindings: 5, PerDestination: 2, Text: 60}
+	c.cache.store.Limits = c.cache.limits
 	for range 3 {
 		c.players = append(c.players, c.newMember())
 	}
@@ -80,12 +90,18 @@ func (c *crowd) act(data []byte) []byte {
 	if who == len(c.players) {
 		c.cache.now += timerwheel.Tick(what * 100)
 		c.cache.store.Advance(c.cache.now)
+		if l := c.cache.lowering; l != nil && c.cache.store.Continue(l, 1) {
+			c.cache.lowering = nil
+		}
 		return data
 	}
 	m := c.players[who]
 	switch {
 	case what < 40: // one of the pieces, whole or in part
 		piece := pieces[what%len(pieces)]
+		if what >= 20 && len(data) > 0 { // more than there are numbers for
+			piece, data = pieces[int(data[0])%len(pieces)], data[1:]
+		}
 		if len(data) > 0 && data[0] < 10 {
 			piece, data = piece[:int(data[0])%(len(piece)+1)], data[1:]
 		}
@@ -106,7 +122,8 @@ func (c *crowd) act(data []byte) []byte {
 	return data
 }
 
-// deliver is a read of the server's, with a descriptor or without.
+// deliver is a read of the server's, with a descriptor or without, and a portion of an
+// errand.
 func (c *crowd) deliver(m *member, piece []byte, descriptor bool) {
 	m.in.bytes = append(slices.Clone(m.in.bytes), piece...)
 	if descriptor && m.session.state == awaitingDescriptor {
@@ -118,12 +135,16 @@ func (c *crowd) deliver(m *member, piece []byte, descriptor bool) {
 		if m.session.state == handingOver {
 			m.session.handedOver()
 		}
+		if m.session.state == onErrand {
+			break
+		}
 	}
 	m.out = append(m.out, m.session.out...)
 	m.session.out = nil
 }
 
-var wellFormed = regexp.MustCompile(`\A(dummy\x00\x00\x00|status\x00[012]\x00(property\x00[a-z]*\x00){0,2}\x00)*\z`)
+var wellFormed = regexp.MustCompile(`\A(dummy\x00\x00\x00|status\x00[012]\x00(property\x00[a-z]*\x00){0,2}\x00|` +
+	`((status\x000|(connection|binding|destination)\x00[a-z]*)\x00([a-z0-9_]*\x00[a-z0-9_.]*\x00)*)?\x00)*\z`)
 
 func (c *crowd) check() {
 	size, limits := c.cache.store.Size(), c.cache.store.Limits
@@ -135,7 +156,7 @@ func (c *crowd) check() {
 		if m.session.connection != nil && m.session.state != awaitingDescriptor {
 			outside++
 		}
-		if !wellFormed.Match(m.out) {
+		if len(m.out) > 0 && !wellFormed.Match(m.out) {
 			c.t.Fatalf("sent %q", m.out)
 		}
 		m.out = m.out[:0]
@@ -146,6 +167,9 @@ func (c *crowd) check() {
 	}
 	if size.Connections+outside != len(c.inside) {
 		c.t.Fatalf("%d descriptors are inside, %d cached, %d on their way out", len(c.inside), size.Connections, outside)
+	}
+	if c.acts++; c.acts%128 == 0 {
+		addUp(c.t, numbers(c.t, string(c.cache.statistics(nil))))
 	}
 }
 
@@ -159,6 +183,10 @@ func (c *crowd) run(data []byte) {
 		m.session.abandon()
 	}
 	c.cache.store.Clear()
+	n := numbers(c.t, string(c.cache.statistics(nil)))
+	if addUp(c.t, n); n["connections_found"] != 0 {
+		c.t.Fatalf("%d connections are on their way to nobody", n["connections_found"])
+	}
 	if size := c.cache.store.Size(); size != (store.Size{}) || len(c.inside) > 0 {
 		c.t.Fatalf("at the end %+v is stored and %d descriptors are inside", size, len(c.inside))
 	}

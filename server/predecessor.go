@@ -32,7 +32,7 @@ func (s *Server) answerSuccessors() {
 		case c.fd < 0 || c.session.state != succeeding: // gone meanwhile, or in the list twice
 		case reason != "":
 			c.session.fault("%v: refused: %s", proto.TakeOver, reason)
-			c.session.out = proto.AppendRefusal(c.session.out, reason)
+			c.session.out = proto.AppendRefusal(c.session.out, proto.Failed, reason)
 			c.session.state = ready
 			s.loop.Again(c.fd)
 		default:
@@ -150,7 +150,7 @@ func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End
 	batch := make([]handover.Binding, 0, handover.Batch)
 	text := 0
 	for b := range s.Bindings() {
-		batch = append(batch, handover.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint, Deadline: uint64(b.Deadline)})
+		batch = append(batch, handover.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint, Deadline: uint64(b.Deadline), Serial: b.Serial})
 		if text += len(b.Destination) + len(b.Property) + len(b.Endpoint); len(batch) < cap(batch) && text < handover.BatchText {
 			continue
 		}
@@ -192,7 +192,10 @@ func (c *cache) record() *handover.Cache {
 		Since:    c.stats.since,
 		Counters: make(map[string]int64),
 	}
-	c.stats.each(func(name string, counter *int) { record.Counters[name] = int64(*counter) })
+	note := func(name string, counter *int) { record.Counters[name] = int64(*counter) }
+	c.stats.each(note)
+	handed := c.handed()
+	handed.each(func(name string, counter *int) { note("all "+name, counter) })
 	return record
 }
 
@@ -217,6 +220,10 @@ func (c *conn) record() (record *handover.Client, descriptors []int) {
 		Due:      dueTick(&c.timer),
 		TooLong:  s.tooLong,
 		TTL:      s.ttl,
+	}
+	if s.state == onErrand {
+		// It has to ask again: what it has been told so far ends here.
+		record.State = int(ended)
 	}
 	if s.tooLong {
 		record.Op, record.Framer = int(s.op), s.framer.State()

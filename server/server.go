@@ -25,7 +25,8 @@ import (
 // parameters in the manual page scache(8).
 type Config struct {
 	Log     Logger
-	Verbose bool // log clients and requests
+	Verbose bool   // log clients and requests
+	Version string // for who asks
 
 	TTLLimit         time.Duration // connection_cache_ttl_limit, whole seconds, at least 1
 	StatusUpdateTime time.Duration // connection_cache_status_update_time
@@ -86,6 +87,8 @@ type Server struct {
 	held        int // bytes kept for clients
 	started     time.Time
 	elapsed     time.Duration // since started, at the beginning of this turn
+	turns       int
+	longestTurn time.Duration
 
 	listeners []*listener
 	inherited []int // listening sockets that are ours, from the server before
@@ -219,10 +222,20 @@ func (s *Server) newCache(name string) *cache {
 
 		succeedable: s.config.HandOver,
 
-		log:     log,
-		verbose: s.config.Verbose,
-		stats:   statistics{since: time.Now()},
-		faults:  faults{log: log},
+		log:      log,
+		verbose:  s.config.Verbose,
+		stats:    statistics{since: time.Now()},
+		counters: newCounters(),
+		activity: newActivity(),
+		faults:   faults{log: log},
+
+		limits:       s.config.Limits,
+		room:         &s.room,
+		clientMemory: &s.config.ClientMemory,
+
+		administrator: administrator,
+		describe:      describe,
+		process:       s.figures,
 	}
 	c.watch = newWatch(s, c)
 	c.store = store.New(func(fd int, why store.Reason) { s.dismiss(c, fd, why) })
@@ -247,10 +260,12 @@ func (s *Server) Run() error {
 		s.loop.Dispatch()
 		s.answerSuccessors()
 		s.farewell.some()
+		s.continueLowering()
 		if s.stop {
 			s.continueStop()
 		}
 		s.noticeChange()
+		s.endTurn()
 		if s.config.Watchdog != nil {
 			s.config.Watchdog.Idle()
 		}
@@ -295,9 +310,11 @@ func (s *Server) Adopt(fd int) error {
 
 // readClock sets the time of this turn; nothing that expires looks at another one.
 func (s *Server) readClock() {
-	s.elapsed = time.Since(s.started)
+	s.elapsed = s.sinceStart()
 	s.clock.now = timerwheel.Tick(s.elapsed / tick)
 }
+
+func (s *Server) sinceStart() time.Duration { return time.Since(s.started) }
 
 func (s *Server) expire() {
 	for _, c := range s.caches {
@@ -316,6 +333,9 @@ func (s *Server) sleep() time.Duration {
 	}
 	next, ok := s.timers.Next()
 	for _, c := range s.caches {
+		if c.lowering != nil {
+			return 0
+		}
 		if stored, any := c.store.Next(); any && (!ok || stored < next) {
 			next, ok = stored, true
 		}
@@ -350,13 +370,13 @@ func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
 func (s *Server) adaptToLimit() {
 	s.descriptors.readLimit()
 	s.room = s.descriptors.room(s.base)
-	limits := s.config.Limits
-	if limits.Connections == 0 || limits.Connections > s.room {
-		limits.Connections = s.room
-	}
 	for _, c := range s.caches {
-		c.store.Limits = limits
-		for c.store.Size().Connections > limits.Connections {
+		if c.lowering != nil {
+			c.lower()
+			continue
+		}
+		c.store.Limits = c.bounded()
+		for c.store.Size().Connections > c.bounded().Connections {
 			c.store.Evict()
 		}
 	}
@@ -442,6 +462,7 @@ func (s *Server) admit(c *conn) error {
 		return err
 	}
 	s.clients[c] = struct{}{}
+	c.session.cache.counters.arrived()
 	s.timers.Stop(&s.idle.timer)
 	if s.config.Verbose {
 		s.config.Log.Infof("connection established fd %d", c.fd)
@@ -452,6 +473,7 @@ func (s *Server) admit(c *conn) error {
 // departed is called by a client that has closed itself.
 func (s *Server) departed(c *conn) {
 	delete(s.clients, c)
+	c.session.cache.counters.clients--
 	if s.config.Verbose {
 		s.config.Log.Infof("connection closed fd %d", c.session.client)
 	}

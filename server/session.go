@@ -23,6 +23,7 @@ import (
 //	handingOver             nothing is taken until the descriptor is gone
 //	awaitingAcknowledgement answered      ready        ready
 //	succeeding              nothing is taken until the server has decided
+//	onErrand                nothing is taken until the reply is complete
 //
 // "Put back" is for the found connection; it is ours until it is acknowledged. The states and the dummies are those of
 // Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
@@ -45,6 +46,8 @@ type session struct {
 	texts      int // bytes that the prepared one takes
 
 	out []byte // replies to be sent, before any descriptor
+
+	errand errand // in state onErrand
 }
 
 type state int
@@ -57,13 +60,14 @@ const (
 	awaitingAcknowledgement       // the descriptor was sent, the client's second dummy is due
 	ended                         // the client sends no more: close when all of out is sent
 	succeeding                    // the client wants to be our successor: the server's turn, see predecessor.go
+	onErrand                      // an admin request is answered, in portions
 )
 
 // The numbers of the states are handed over to other versions: they must stay.
 
 func (s state) String() string {
 	return [...]string{"ready", "awaiting descriptor", "awaiting go-ahead", "handing over",
-		"awaiting acknowledgement", "ended", "succeeding"}[s]
+		"awaiting acknowledgement", "ended", "succeeding", "on an errand"}[s]
 }
 
 // holds reports whether the session has a connection outside the store.
@@ -89,6 +93,9 @@ func (s *session) step(in *input) bool {
 	switch s.state {
 	case handingOver, ended, succeeding:
 		return false
+	case onErrand:
+		s.portion()
+		return true
 	case awaitingDescriptor:
 		if len(in.bytes) == 0 {
 			return false
@@ -154,6 +161,7 @@ func (s *session) answer(r proto.Request) {
 	if r.Op == proto.TakeOver && !s.cache.succeedable {
 		r.Op = proto.Unknown // as to Postfix's scache(8)
 	}
+	s.cache.counters.requests++
 	if r.Malformed || r.Op == proto.Unknown {
 		s.fault("%v: bad or missing request parameter", r.Op)
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
@@ -173,16 +181,17 @@ func (s *session) answer(r proto.Request) {
 	case proto.FindEndpoint:
 		s.findEndpoint(r)
 	case proto.SaveDestination:
-		if !s.cache.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, s.cache.deadline(r.TTL)) {
+		if !s.cache.saveDestination(r) {
 			s.refuse(r)
 			return
 		}
-		s.cache.stats.savedDestination(s.cache.store.Size())
 		s.out = proto.AppendStatus(s.out, proto.OK)
 	case proto.FindDestination:
 		s.findDestination(r)
 	case proto.TakeOver:
 		s.state = succeeding
+	case proto.Admin:
+		s.admin(r)
 	}
 }
 
@@ -218,6 +227,7 @@ func (s *session) findEndpoint(r proto.Request) {
 func (s *session) findDestination(r proto.Request) {
 	c, property := s.cache.findDestination(r.Destination)
 	s.cache.stats.destinations.count(c != nil)
+	s.cache.activity.count(r.Destination, s.cache.now, c != nil)
 	if c == nil {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
 		return
@@ -305,7 +315,7 @@ func (s *session) abandon() {
 		s.putBack()
 	}
 	s.taken()
-	s.state = ended
+	s.errand, s.state = nil, ended
 }
 
 // fault logs what the client did wrong.

@@ -79,15 +79,32 @@ type player struct {
 
 func newPlayer(t *testing.T) *player {
 	p := &player{t: t, left: map[int]int{}, sent: map[int]bool{}, in: input{fd: -1}}
-	p.session.cache = &cache{
-		clock:    &clock{},
-		store:    store.New(func(fd int, _ store.Reason) { p.left[fd]++ }),
-		close:    func(fd int) { p.left[fd]++ },
-		log:      discard{},
-		ttlLimit: 1000,
-		faults:   faults{log: discard{}},
-	}
+	p.session.cache = pureCache(1000, func(fd int) { p.left[fd]++ })
 	return p
+}
+
+// pureCache is a cache of sessions that are tested without system calls; gone is called
+// with each descriptor that leaves it.
+func pureCache(ttlLimit int, gone func(fd int)) *cache {
+	c := &cache{
+		clock:         &clock{},
+		close:         gone,
+		log:           discard{},
+		ttlLimit:      ttlLimit,
+		faults:        faults{log: discard{}},
+		counters:      newCounters(),
+		activity:      newActivity(),
+		room:          new(1000),
+		clientMemory:  new(1 << 20),
+		administrator: func(int) string { return "" },
+		describe:      func(int) (kind, remote string) { return "file", "" },
+		process:       func() figures { return figures{} },
+	}
+	c.store = store.New(func(fd int, why store.Reason) {
+		c.stats.closed[why]++
+		gone(fd)
+	})
+	return c
 }
 
 type discard struct{}

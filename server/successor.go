@@ -196,7 +196,8 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 		case r.Bindings != nil:
 			count.Bindings += len(r.Bindings)
 			for _, b := range r.Bindings {
-				cache.store.SaveDestination(b.Destination, b.Property, b.Endpoint, timerwheel.Tick(b.Deadline))
+				cache.store.RestoreBinding(store.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint,
+					Deadline: timerwheel.Tick(b.Deadline), Serial: b.Serial})
 			}
 			closeAll(descriptors)
 		case r.Connections != nil && len(descriptors) == len(r.Connections):
@@ -255,6 +256,7 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 	cache.store.SkipTo(r.Serial)
 	cache.stats.since = r.Since
 	cache.stats.each(func(name string, counter *int) { *counter = int(r.Counters[name]) })
+	cache.counters.each(func(name string, counter *int) { *counter = int(r.Counters["all "+name]) })
 	s.descriptors.open += len(sockets)
 	s.base += len(sockets)
 	for i, fd := range sockets {
@@ -312,6 +314,9 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		if session.connection = s.restoreConnection(cache, r.Found, rest[0]); session.connection != nil {
 			cache.store.Withdraw(session.connection)
 			cache.watch.end(rest[0])
+		}
+		if session.connection == nil { // it left as one that was cached
+			cache.counters.putBack++
 		}
 		rest = rest[1:]
 	}

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/scache/scache/internal/wire"
-	"github.com/scache/scache/loop"
 	"github.com/scache/scache/store"
 )
 
@@ -21,8 +20,7 @@ type watch struct {
 	// unsolicited is whether a connection is unfit, too, on which the far end spoke.
 	unsolicited bool
 
-	connections   loop.Table[*store.Connection] // those in the cache
-	fresh, rested []saving                      // of this period, and of the one before
+	fresh, rested []saving // of this period, and of the one before
 	timer         timer
 }
 
@@ -46,7 +44,6 @@ func newWatch(s *Server, c *cache) *watch {
 
 // begin is called with a connection that has come into the store.
 func (w *watch) begin(c *store.Connection) {
-	*w.connections.At(c.FD()) = c
 	w.fresh = append(w.fresh, saving{uint32(c.FD()), uint32(c.Serial())})
 	if !w.timer.timer.Pending() {
 		w.server.set(&w.timer, restTime)
@@ -56,7 +53,6 @@ func (w *watch) begin(c *store.Connection) {
 // end is called with the descriptor of one that has left the store, before it is
 // handed over or closed.
 func (w *watch) end(fd int) {
-	*w.connections.At(fd) = nil
 	w.server.loop.Remove(fd)
 }
 
@@ -67,7 +63,7 @@ func (w *watch) due() {
 		last := len(w.rested) - 1
 		s := w.rested[last]
 		w.rested = w.rested[:last]
-		if c := *w.connections.At(int(s.fd)); c != nil && uint32(c.Serial()) == s.serial {
+		if c := w.cache.store.Connection(int(s.fd)); c != nil && uint32(c.Serial()) == s.serial {
 			budget--
 			w.register(int(s.fd))
 		}
@@ -100,7 +96,7 @@ func (w *watch) register(fd int) {
 // Ready implements loop.Handler.
 func (w *watch) Ready(fd int, _ bool) (again bool) {
 	if why, unfit := w.look(fd); unfit {
-		w.cache.store.Remove(*w.connections.At(fd), why)
+		w.cache.store.Remove(w.cache.store.Connection(fd), why)
 	}
 	return false
 }

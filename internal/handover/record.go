@@ -66,7 +66,7 @@ type Hello struct {
 // the listening sockets.
 type Cache struct {
 	Name     string
-	Serial   uint64           // of the connection saved last
+	Serial   uint64           // of what was saved last
 	Since    time.Time        // when the counters began
 	Counters map[string]int64 // by name; what the reader does not know is lost
 }
@@ -74,7 +74,7 @@ type Cache struct {
 // Binding is one of a cache's, in the order of first saving for each destination.
 type Binding struct {
 	Destination, Property, Endpoint []byte
-	Deadline                        uint64
+	Deadline, Serial                uint64
 }
 
 // Connection is one that is cached, or that a Client holds: then its descriptor is among the

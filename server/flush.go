@@ -1,0 +1,123 @@
+package server
+
+import (
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
+)
+
+// flushing drops what is cached, of what there was when it began.
+type flushing struct {
+	session               *session
+	label                 []byte
+	walk                  store.Walk // tells what there was
+	bindingWalk           store.Walk
+	connections, bindings int // dropped
+}
+
+// flush begins to drop what the subject and the value say.
+func (s *session) flush(what, value string) {
+	f := &flushing{session: s, label: []byte(value), walk: s.cache.store.Walk(), bindingWalk: s.cache.store.Walk()}
+	next, ok := map[string]errand{
+		"all":         func() bool { return f.matching(func([]byte) bool { return true }) },
+		"endpoint":    f.endpoint,
+		"destination": f.destination,
+		"pattern":     func() bool { return f.matching(func(label []byte) bool { return matches(f.label, label) }) },
+	}[what]
+	if !ok {
+		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)
+		return
+	}
+	s.begin(func() bool {
+		if !next() {
+			return false
+		}
+		f.report(what)
+		return true
+	})
+}
+
+func (f *flushing) report(what string) {
+	s := f.session
+	s.note("flushed %s %q: connections=%d bindings=%d", what, f.label, f.connections, f.bindings)
+	r := reply{proto.AppendOK(s.out)}
+	r.number("connections", f.connections)
+	r.number("bindings", f.bindings)
+	s.out = proto.AppendEnd(r.out)
+}
+
+// matching goes through all connections, and then through all bindings.
+func (f *flushing) matching(match func(label []byte) bool) (done bool) {
+	stored := f.session.cache.store
+	c, more := stored.NextConnection(&f.walk)
+	if c != nil && match(c.Endpoint()) {
+		f.close(c)
+	}
+	if more {
+		return false
+	}
+	b, any, more := stored.NextBinding(&f.bindingWalk)
+	if any && (match(b.Destination) || match(b.Endpoint)) {
+		f.drop(b)
+	}
+	return !more
+}
+
+func (f *flushing) endpoint() (done bool) {
+	c := f.session.cache.store.Oldest(f.label)
+	if c == nil || f.walk.Precedes(c.Serial()) {
+		return true
+	}
+	f.close(c)
+	return false
+}
+
+// destination drops the first binding when its endpoint has no connection any longer, and goes
+// on with the one that is the first then.
+func (f *flushing) destination() (done bool) {
+	b, ok := f.session.cache.store.FirstBinding(f.label)
+	if !ok || f.walk.Precedes(b.Serial) {
+		return true
+	}
+	if c := b.Oldest(); c != nil && !f.walk.Precedes(c.Serial()) {
+		f.close(c)
+	} else {
+		f.drop(b)
+	}
+	return false
+}
+
+func (f *flushing) close(c *store.Connection) {
+	f.connections++
+	f.session.cache.store.Remove(c, store.Flushed)
+}
+
+func (f *flushing) drop(b store.Binding) {
+	f.bindings++
+	f.session.cache.counters.flushedBindings++
+	f.session.cache.store.DropBinding(b)
+}
+
+// matches reports whether a text is what a pattern describes, in which * is any bytes, also
+// none, and ? any one.
+func matches(pattern, text []byte) bool {
+	star, from := -1, 0 // the last star, and where in text the rest of the pattern was last tried
+	p, t := 0, 0
+	for t < len(text) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, t
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
+			p, t = p+1, t+1
+		case star >= 0:
+			from++
+			p, t = star+1, from
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}

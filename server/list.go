@@ -1,0 +1,92 @@
+package server
+
+import (
+	"strconv"
+
+	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
+	"github.com/scache/scache/timerwheel"
+)
+
+// list begins to list what is cached.
+func (s *session) list(kind string) {
+	walk := s.cache.store.Walk()
+	switch kind {
+	case "connections":
+		s.beginList(func() bool { return s.listConnection(&walk) })
+	case "bindings":
+		s.beginList(func() bool { return s.listBinding(&walk) })
+	default:
+		s.refuseAdmin("there is no list of %q, but of connections, and of bindings", kind)
+	}
+}
+
+// beginList begins a reply of many messages. entry appends the next one, if it comes to one.
+func (s *session) beginList(entry errand) {
+	s.out = proto.AppendStatus(s.out, proto.OK)
+	s.begin(func() bool {
+		done := entry()
+		if done {
+			s.out = proto.AppendEnd(s.out)
+		}
+		return done
+	})
+}
+
+func (s *session) listConnection(walk *store.Walk) (done bool) {
+	c, more := s.cache.store.NextConnection(walk)
+	if c != nil {
+		r := reply{s.out}
+		kind, remote := s.cache.describe(c.FD())
+		r.text("connection", string(c.Endpoint()))
+		r.text("property", string(c.Property()))
+		s.times(&r, c.Saved(), c.Deadline())
+		r.text("kind", kind)
+		r.text("remote", remote)
+		r.number("uses", c.Returned())
+		s.out = proto.AppendEnd(r.out)
+	}
+	return !more
+}
+
+func (s *session) listBinding(walk *store.Walk) (done bool) {
+	b, any, more := s.cache.store.NextBinding(walk)
+	if any {
+		r := reply{s.out}
+		r.text("binding", string(b.Destination))
+		r.text("endpoint", string(b.Endpoint))
+		r.text("property", string(b.Property))
+		s.times(&r, b.Saved(), b.Deadline)
+		s.out = proto.AppendEnd(r.out)
+	}
+	return !more
+}
+
+func (s *session) times(r *reply, saved, deadline timerwheel.Tick) {
+	now := s.cache.now
+	r.number("age", int(now-min(saved, now)))
+	r.number("remaining", int(max(deadline, now)-now))
+}
+
+// listDestinations lists what was looked up of late.
+func (s *session) listDestinations() {
+	place := 0
+	s.beginList(func() bool {
+		d, more := s.cache.activity.next(&place, s.cache.now)
+		if d.told {
+			bindings, connections := s.cache.store.Reach(d.label, reachLook)
+			s.cache.passed += min(bindings, reachLook)
+			r := reply{s.out}
+			r.text("destination", string(d.label))
+			r.text("hits", strconv.FormatFloat(d.hits, 'f', 1, 64))
+			r.text("misses", strconv.FormatFloat(d.misses, 'f', 1, 64))
+			r.number("bindings", bindings)
+			r.number("connections", connections)
+			s.out = proto.AppendEnd(r.out)
+		}
+		return !more
+	})
+}
+
+// reachLook bounds how many of a destination's endpoints are looked at for their connections.
+const reachLook = 4096
