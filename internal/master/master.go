@@ -181,6 +181,19 @@ func (d *Daemon) Dial() (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: d.SocketPath, Net: "unix"})
 }
 
+// DialAs is Dial by another user, whom the daemon sees as its client. It takes root.
+func (d *Daemon) DialAs(uid int) (conn *net.UnixConn, err error) {
+	err = onOwnThread(func() error {
+		// The bare system call changes this thread only.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+			return errno
+		}
+		conn, err = d.Dial()
+		return err
+	})
+	return conn, err
+}
+
 // Signal sends the daemon a signal.
 func (d *Daemon) Signal(sig os.Signal) error { return d.process.Signal(sig) }
 

@@ -55,8 +55,24 @@ func (d *daemon) dialOnly(t testing.TB) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newClient(t, conn)
+}
+
+func newClient(t testing.TB, conn *net.UnixConn) *client {
 	c := &client{t: t, conn: conn}
 	t.Cleanup(c.close)
+	return c
+}
+
+// dialAs connects as another user.
+func (d *daemon) dialAs(uid int) *client {
+	d.t.Helper()
+	conn, err := d.DialAs(uid)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c := newClient(d.t, conn)
+	c.want(announcement)
 	return c
 }
 
