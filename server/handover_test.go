@@ -309,12 +309,14 @@ var stages = []struct {
 		awaitEnd(t, fd)
 	}, "no room here"},
 	{"refuses early", func(t *testing.T, fd int) {
-		if err := askToSucceed(t, fd).SendAnswer(handover.Answer{Failure: "early"}); err != nil {
+		channel := askToSucceed(t, fd)
+		defer channel.Discard()
+		if err := channel.SendAnswer(handover.Answer{Failure: "early"}); err != nil {
 			t.Fatal(err)
 		}
 	}, "has not taken over"},
 	{"is silent", func(t *testing.T, fd int) {
-		askToSucceed(t, fd)
+		defer askToSucceed(t, fd).Discard()
 		for buffer := make([]byte, 1<<16); ; {
 			if n, err := read(fd, buffer); n <= 0 || err != nil {
 				return
@@ -400,6 +402,7 @@ func TestSuccessorFails(t *testing.T) {
 			break
 		}
 	}
+
 	waitFor(t, func() bool { return open() == begin })
 	// And all is there still for one that does not fail.
 	r.succeed(func(s *Server) {
