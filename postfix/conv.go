@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// parseTime converts a time value as global/conv_time.c, conv_time, does: a
+// ParseTime converts a time value as global/conv_time.c, conv_time, does: a
 // decimal number and the first character after it as the unit, seconds if there
 // is none. What stands behind the unit is not looked at. A unit without number is
 // zero, because strtol(3) says so.
-func parseTime(s string) (time.Duration, bool) {
+func ParseTime(s string) (time.Duration, bool) {
 	if s == "" {
 		return 0, false
 	}

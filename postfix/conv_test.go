@@ -17,13 +17,13 @@ func TestParseTime(t *testing.T) {
 		"5sx": 5 * time.Second, "5s x": 5 * time.Second, // what follows the unit is not looked at
 		"s": 0, "m": 0, // a unit alone
 	} {
-		if got, ok := parseTime(s); !ok || got != want {
+		if got, ok := ParseTime(s); !ok || got != want {
 			t.Errorf("%q: %v %v, want %v", s, got, ok, want)
 		}
 	}
 	for _, s := range []string{"", "later", "5S", "5M", "5 s", "5.5s", "-5", "x5",
 		"2147483648", "99999999999999999999", "-99999999999999999999", "3550w", "24855d", "35791394m", "0x10", " s"} {
-		if got, ok := parseTime(s); ok {
+		if got, ok := ParseTime(s); ok {
 			t.Errorf("%q: %v, want an error", s, got)
 		}
 	}

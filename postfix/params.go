@@ -146,7 +146,7 @@ type timeParam struct {
 // minimum of 1 and no maximum (global/mail_conf_time.c).
 func (r rawParams) times(params []timeParam) error {
 	for _, p := range params {
-		value, ok := parseTime(r[p.name])
+		value, ok := ParseTime(r[p.name])
 		if !ok {
 			return fmt.Errorf("parameter %s: bad time value or unit: %s", p.name, r[p.name])
 		}
@@ -217,3 +217,6 @@ func (r rawParams) complain(name, format string, args ...any) error {
 func badValue(configDirectory, name, format string, args ...any) error {
 	return fmt.Errorf("file %s/main.cf: parameter %s: %s", configDirectory, name, fmt.Sprintf(format, args...))
 }
+
+// NewParameters names the parameters that Postfix does not have, in order.
+func NewParameters() []string { return slices.Sorted(maps.Keys(newDefaults)) }

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/spf13/cobra"
+
+	"github.com/scache/scache/cmd/scachectl/doctor"
+	"github.com/scache/scache/cmd/scachectl/postconf"
+)
+
+// errFound is doctor's way to exit status 1: all has been said.
+var errFound = errors.New("doctor found something")
+
+func (a *app) doctorCommand() *cobra.Command {
+	var instance postconf.Instance
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say why Postfix caches nothing, or uses little again",
+		Long: `Doctor reads the configuration of Postfix through postconf(1), looks at the
+cache's program, its socket and the end of the mail log, and says what keeps
+connections from being cached or used again, each with the command to change it.
+It works with Postfix's own scache, too. It changes nothing.
+
+The exit status is 1 if there is an error or a warning, 0 if there are notes only.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			system, err := doctor.Read(c.Context(), instance)
+			if err != nil {
+				return err
+			}
+			report := doctor.NewReport(system)
+			if a.screen.json {
+				err = a.screen.printJSON(report)
+			} else {
+				a.printReport(report)
+			}
+			if err == nil && report.Worst() > doctor.Note {
+				err = errFound
+			}
+			return err
+		},
+	}
+	c.Flags().StringVarP(&instance.Directory, "config", "c", "", "Postfix's configuration `directory` (default: that of the system)")
+	return c
+}
+
+func (a *app) printReport(r *doctor.Report) {
+	s := &a.screen
+	s.printf("Postfix %s, %s\n", r.Postfix.Version, r.Postfix.ConfigDirectory)
+	for _, c := range r.Caches {
+		s.printf("%s: %s, %s\n", c.Service, c.Program, c.Socket)
+	}
+	s.printf("\n")
+	var rows [][]string
+	for _, agent := range r.Agents {
+		rows = append(rows, []string{agent.Service, agent.Caches, agent.TimeToLive, agent.TLS})
+	}
+	s.table([]string{"AGENT", "CACHES", "FOR", "UNDER TLS"}, rows)
+	for _, f := range r.Findings {
+		s.printf("\n")
+		a.printFinding(f)
+	}
+	s.printf("\n%s\n", summary(r.Findings))
+}
+
+// indent is where the text of a finding begins, behind its severity.
+const indent = 9
+
+func (a *app) printFinding(f doctor.Finding) {
+	s := &a.screen
+	text := f.Text
+	if len(f.Services) > 0 {
+		text = strings.Join(f.Services, ", ") + ": " + text
+	}
+	style := map[doctor.Severity]lipgloss.Style{doctor.Note: s.notice, doctor.Warning: s.warning, doctor.Error: s.bad}[f.Severity]
+	s.printf("%s%s\n", style.Render(fmt.Sprintf("%-*s", indent, f.Severity)), s.bold.Render(text))
+	s.paragraph(indent, f.Why, s.dim)
+	for _, command := range f.Fix {
+		s.printf("%*s%s\n", indent, "", s.good.Render(command)) // in one line, to be copied
+	}
+}
+
+// summary is the last line.
+func summary(findings []doctor.Finding) string {
+	if len(findings) == 0 {
+		return "Nothing to complain about."
+	}
+	count := map[doctor.Severity]int{}
+	fixes := 0
+	for _, f := range findings {
+		count[f.Severity]++
+		fixes += len(f.Fix)
+	}
+	text := fmt.Sprintf("%s, %s, %s.", plural(count[doctor.Error], "error"), plural(count[doctor.Warning], "warning"), plural(count[doctor.Note], "note"))
+	if fixes > 0 {
+		text += " Each command is a suggestion; changes take effect with \"postfix reload\"."
+	}
+	return text
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

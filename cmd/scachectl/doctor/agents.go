@@ -1,0 +1,150 @@
+package doctor
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// finding is one about this agent.
+func (a *Agent) finding(rule string, severity Severity, text, why string, fix ...string) Finding {
+	return Finding{rule, severity, []string{a.Name}, text, why, fix}
+}
+
+func (a *Agent) onDemand() bool       { return a.yes("connection_cache_on_demand") }
+func (a *Agent) destinations() string { return a.value("connection_cache_destinations") }
+
+// caches tells whether the agent uses its cache at all (smtp/smtp.c, pre_init).
+func (a *Agent) caches() bool { return a.onDemand() || a.destinations() != "" }
+
+func neverCached(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		if a.caches() {
+			continue
+		}
+		yield(a.finding("never-cached", Error,
+			fmt.Sprintf("%sconnection_cache_on_demand is off, and %[1]sconnection_cache_destinations is empty", a.Prefix),
+			"Nothing tells Postfix to cache: each delivery makes a connection of its own.",
+			a.change("connection_cache_on_demand", "yes")))
+	}
+}
+
+func onDemandOnly(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		if !a.onDemand() || a.destinations() != "" {
+			continue
+		}
+		f := a.finding("on-demand-only", Note,
+			"connections are cached on demand only",
+			"The queue manager asks for caching when deliveries to one destination follow each other within a second; "+
+				"mail that trickles in makes a connection each. Destinations that are listed are always cached for.")
+		if host := nextHop(s.Main["relayhost"]); host != "" && a.Prefix == "smtp_" {
+			f.Fix = []string{a.change("connection_cache_destinations", host)}
+		}
+		yield(f)
+	}
+}
+
+var (
+	// hop matches a next hop with or without brackets and port.
+	hop = regexp.MustCompile(`^\[?([^\[\]]*?)\]?(:[0-9a-z]+)?$`)
+	// decorated matches one that has either; type:table is none.
+	decorated = regexp.MustCompile(`^\[|^[\w.-]+:\d+$`)
+)
+
+// nextHop is what a next hop such as [mail.example.com]:587 has to be called in
+// connection_cache_destinations: Postfix compares the bare name (smtp/smtp_connect.c,
+// smtp_connect_inet).
+func nextHop(destination string) string { return hop.ReplaceAllString(destination, "$1") }
+
+func unmatchable(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		var wrong []string
+		entries := strings.FieldsFunc(a.destinations(), func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+		for i, entry := range entries {
+			if decorated.MatchString(entry) {
+				wrong = append(wrong, entry)
+				entries[i] = nextHop(entry)
+			}
+		}
+		if len(wrong) == 0 {
+			continue
+		}
+		yield(a.finding("unmatchable-destination", Error,
+			fmt.Sprintf("%sconnection_cache_destinations holds %s, which matches nothing", a.Prefix, strings.Join(wrong, ", ")),
+			"Postfix compares with the name alone, without brackets and port: for these destinations nothing is cached, except on demand.",
+			a.change("connection_cache_destinations", strings.Join(entries, ", "))))
+	}
+}
+
+func loweredTimeToLive(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		c := s.cache(a.cacheName())
+		if c.Service == nil || !a.caches() {
+			continue
+		}
+		asked, limit := a.duration("connection_cache_time_limit"), c.Settings.Duration("connection_cache_ttl_limit")
+		if asked <= limit {
+			continue
+		}
+		yield(a.finding("lowered-time-to-live", Warning,
+			fmt.Sprintf("connection_cache_ttl_limit (%s) is below %sconnection_cache_time_limit (%s)", seconds(limit), a.Prefix, seconds(asked)),
+			fmt.Sprintf("The cache grants the lower of the two: connections are closed after %s.", seconds(limit)),
+			change(s.Instance, c.Service, "connection_cache_ttl_limit", seconds(asked))))
+	}
+}
+
+// Limits below which one reuse hardly follows another: what they save is less than
+// what a connection costs.
+const (
+	leastUses = 10
+	leastUse  = 30 * time.Second
+)
+
+func fewUses(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		uses := a.int("connection_reuse_count_limit")
+		if uses == 0 || uses >= leastUses {
+			continue
+		}
+		yield(a.finding("few-uses", Warning,
+			fmt.Sprintf("%sconnection_reuse_count_limit is %d", a.Prefix, uses),
+			fmt.Sprintf("A connection is closed after %d reuses. Unless a receiver demands it, no limit is better; "+
+				"a limit by time is %sconnection_reuse_time_limit.", uses, a.Prefix),
+			a.change("connection_reuse_count_limit", "0")))
+	}
+}
+
+func briefUse(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		use := a.duration("connection_reuse_time_limit")
+		if use >= leastUse {
+			continue
+		}
+		yield(a.finding("brief-use", Warning,
+			fmt.Sprintf("%sconnection_reuse_time_limit is %s", a.Prefix, seconds(use)),
+			"A connection that has been open for longer is closed instead of cached.",
+			a.change("connection_reuse_time_limit", "300s")))
+	}
+}
+
+// bySender: the sender becomes a field of both labels (smtp/smtp.h,
+// SMTP_KEY_MASK_SCACHE_DEST_LABEL), so that caching is not off, as the manual
+// says, but of use to mail of one sender only.
+func bySender(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		if !a.yes("sasl_auth_enable") || a.value("sasl_password_maps") == "" || !a.yes("sender_dependent_authentication") {
+			continue
+		}
+		yield(a.finding("by-sender", Warning,
+			fmt.Sprintf("%ssender_dependent_authentication is on", a.Prefix),
+			"Each sender's mail has connections of its own: one is used again only for mail of the same sender. "+
+				"If all senders log in with the same account, turn it off.",
+			a.change("sender_dependent_authentication", "no")))
+	}
+}
+
+// seconds is a duration as main.cf has it.
+func seconds(d time.Duration) string { return strconv.Itoa(int(d/time.Second)) + "s" }

@@ -1,0 +1,133 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// users names the agents that use the cache.
+func (s *System) users(c *Cache) (names []string) {
+	for _, a := range s.Agents {
+		if a.cacheName() == c.Name && a.caches() {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+func noCacheService(s *System, yield func(Finding)) {
+	for _, c := range s.Caches {
+		users := s.users(c)
+		if c.Service != nil || len(users) == 0 {
+			continue
+		}
+		text := fmt.Sprintf("connection_cache_service_name is %s, and master.cf has no such service", c.Name)
+		if s.commentedOut[c.Name] {
+			text = fmt.Sprintf("the line of %s in master.cf is commented out", c.Name)
+		}
+		yield(Finding{"no-cache-service", Error, users, text,
+			"Delivery agents find no cache, try for seconds, and go on without.",
+			[]string{shell(s.Instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - y - 1 scache", c.Name))...)}})
+	}
+}
+
+// eachCache calls for the caches that there is a line for.
+func (s *System) eachCache(visit func(c *Cache)) {
+	for _, c := range s.Caches {
+		if c.Service != nil {
+			visit(c)
+		}
+	}
+}
+
+// field is the command that changes a field of the cache's line in master.cf.
+func (s *System) field(c *Cache, name, value string) string {
+	return shell(s.Instance.Command("-F", c.Service.ID()+"/"+name+"="+value)...)
+}
+
+func processLimit(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if s.processes(c.Service) == 1 {
+			return
+		}
+		yield(Finding{"process-limit", Error, []string{c.Name},
+			fmt.Sprintf("the process limit of %s in master.cf is %s", c.Name, c.Service.ProcessLimit),
+			"There must be one process that knows all connections: with another limit the cache ends itself at once.",
+			[]string{s.field(c, "process_limit", "1")}})
+	})
+}
+
+func notPrivate(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if c.Service.Private != "n" {
+			return
+		}
+		yield(Finding{"not-private", Error, []string{c.Name},
+			fmt.Sprintf("%s is not private in master.cf", c.Name),
+			"Its socket is in the directory public, and delivery agents look for it in private.",
+			[]string{s.field(c, "private", "y")}})
+	})
+}
+
+func noProgram(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if !c.Binary.Missing {
+			return
+		}
+		f := Finding{Rule: "no-program", Severity: Error, Services: []string{c.Name},
+			Text: fmt.Sprintf("%s, which %s runs, is not an executable file", c.Binary.Path, c.Name),
+			Why:  "master(8) cannot start the cache: delivery agents try for seconds, and go on without."}
+		if c.Service.Program() != "scache" {
+			f.Fix = []string{s.field(c, "command", "scache"+strings.TrimPrefix(c.Service.Command, c.Service.Program()))}
+		}
+		yield(f)
+	})
+}
+
+// unknownToStock: Postfix's own scache reads none of the new parameters.
+func unknownToStock(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if c.Binary.Missing || c.Binary.Ours {
+			return
+		}
+		for _, name := range cacheNames[1:] {
+			if value, set := c.Settings[name]; set {
+				yield(Finding{"unknown-to-stock", Warning, []string{c.Name},
+					fmt.Sprintf("%s = %s has no effect", name, value),
+					fmt.Sprintf("%s is Postfix's own, which does not have this parameter.", c.Binary.Path), nil})
+			}
+		}
+	})
+}
+
+func fewPerEndpoint(s *System, yield func(Finding)) {
+	for _, a := range s.Agents {
+		c := s.cache(a.cacheName())
+		limit, deliveries := c.Settings.Int("connection_cache_endpoint_limit"), a.Settings.Int(a.Name+"_destination_concurrency_limit")
+		if limit == 0 || limit >= deliveries || !c.Binary.Ours {
+			continue
+		}
+		yield(a.finding("few-per-endpoint", Note,
+			fmt.Sprintf("connection_cache_endpoint_limit is %d, and up to %d deliveries go to a destination at a time", limit, deliveries),
+			fmt.Sprintf("Of the connections of a burst %d are kept. If no receiver demands it, allow as many as there are deliveries.", limit),
+			change(s.Instance, c.Service, "connection_cache_endpoint_limit", fmt.Sprint(deliveries))))
+	}
+}
+
+func fewInAll(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		limit, agents := c.Settings.Int("connection_cache_size_limit"), 0
+		for _, a := range s.Agents {
+			if a.cacheName() == c.Name && a.caches() {
+				agents += s.processes(a.Service)
+			}
+		}
+		if limit == 0 || limit >= agents || !c.Binary.Ours {
+			return
+		}
+		yield(Finding{"few-in-all", Warning, s.users(c),
+			fmt.Sprintf("connection_cache_size_limit is %d, and up to %d processes deliver at a time", limit, agents),
+			"Under load connections are closed before their time to make room for others.",
+			[]string{change(s.Instance, c.Service, "connection_cache_size_limit", "0")}})
+	})
+}

@@ -1,0 +1,279 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scache/scache/cmd/scachectl/postconf"
+	"github.com/scache/scache/internal/lab"
+)
+
+var ours string // this project's scache
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "doctor")
+	if err != nil {
+		panic(err)
+	}
+	if ours, err = lab.Build(context.Background(), dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// instance makes a configuration of Debian's master.cf, edited, and of a main.cf.
+func instance(t *testing.T, main string, edits ...edit) postconf.Instance {
+	t.Helper()
+	dir := t.TempDir()
+	master, err := os.ReadFile("/usr/share/postfix/master.cf.dist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(master), "__CHROOT__", "y")
+	for _, e := range edits {
+		edited := regexp.MustCompile(`(?m)`+e.from).ReplaceAllString(text, e.to)
+		if edited == text {
+			t.Fatalf("nothing in master.cf matches %s", e.from)
+		}
+		text = edited
+	}
+	main = fmt.Sprintf("compatibility_level = 3.6\nqueue_directory = %s\nmaillog_file = %[1]s/log\n%s\n", dir, main)
+	for name, text := range map[string]string{"main.cf": main, "master.cf": text} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := postconf.Instance{Directory: dir}
+	age(t, i)
+	return i
+}
+
+// age dates main.cf back: Postfix programs wait until it is two seconds old.
+func age(t *testing.T, i postconf.Instance) {
+	t.Helper()
+	past := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(filepath.Join(i.Directory, "main.cf"), past, past); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// edit replaces what a regular expression matches in master.cf.
+type edit struct{ from, to string }
+
+// withOurs is main.cf's line for a daemon_directory in which scache is ours.
+func withOurs() string { return "daemon_directory = " + filepath.Dir(ours) + "\n" }
+
+// diagnose returns the findings by rule.
+func diagnose(t *testing.T, i postconf.Instance) map[string]Finding {
+	t.Helper()
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	findings := map[string]Finding{}
+	for _, f := range Diagnose(s) {
+		findings[f.Rule] = f
+	}
+	return findings
+}
+
+const (
+	scacheLine = `^scache .*$`
+	relayLine  = `^(relay +unix .*)$`
+)
+
+// Each rule, with what sets it off; whose fix, carried out, ends it.
+var cases = []struct {
+	name     string
+	rule     string
+	severity Severity
+	main     string
+	edits    []edit
+	services string // that the finding is about
+	fix      string // in the command
+}{
+	{"nothing says to cache", "never-cached", Error, "smtp_connection_cache_on_demand = no", nil, "smtp relay", "-e 'smtp_connection_cache_on_demand = yes'"},
+	{"one service overrides", "never-cached", Error, "",
+		[]edit{{relayLine, "$1\n  -o smtp_connection_cache_on_demand=no"}}, "relay", "-P relay/unix/smtp_connection_cache_on_demand=yes"},
+	{"lmtp", "never-cached", Error, "lmtp_connection_cache_on_demand = no", nil, "lmtp", "-e 'lmtp_connection_cache_on_demand = yes'"},
+	{"on demand", "on-demand-only", Note, "relayhost = [mail.example.com]:587\nlmtp_connection_cache_destinations = static:all", nil,
+		"smtp relay", "'smtp_connection_cache_destinations = mail.example.com'"},
+	{"brackets and port", "unmatchable-destination", Error,
+		"relayhost = [mail.example.com]:587\nsmtp_connection_cache_destinations = example.org $relayhost, example.net:26 static:x", nil,
+		"smtp relay", "= example.org, mail.example.com, example.net, static:x'"},
+	{"limit below what is asked", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m", nil,
+		"smtp relay", "-e 'connection_cache_ttl_limit = 60s'"},
+	{"limit on the line of scache", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m\nconnection_cache_ttl_limit = 1h",
+		[]edit{{`^scache .*$`, "$0\n  -o connection_cache_ttl_limit=5"}}, "smtp relay", "-P scache/unix/connection_cache_ttl_limit=60s"},
+	{"count", "few-uses", Warning, "smtp_connection_reuse_count_limit = 3", nil, "smtp relay", "smtp_connection_reuse_count_limit = 0"},
+	{"time", "brief-use", Warning, "smtp_connection_reuse_time_limit = 5s", nil, "smtp relay", "smtp_connection_reuse_time_limit = 300s"},
+	{"opportunistic TLS", "tls-not-reused", Warning, "smtp_tls_security_level = may", nil, "smtp relay", "smtp_tls_connection_reuse = yes"},
+	{"TLS of old", "tls-not-reused", Warning, "smtp_use_tls = yes", nil, "smtp relay", "smtp_tls_connection_reuse = yes"},
+	{"TLS by policy", "tls-not-reused", Warning, "smtp_tls_policy_maps = inline:{a.test=encrypt}", nil, "smtp relay", "smtp_tls_connection_reuse = yes"},
+	{"mandatory TLS", "tls-not-reused", Error, "", []edit{{relayLine, "$1 -o smtp_tls_security_level=encrypt"}}, "relay", "smtp_tls_connection_reuse = yes"},
+	{"tlsproxy commented out", "no-tlsproxy", Error, "smtp_tls_security_level = may\nsmtp_tls_connection_reuse = yes", nil,
+		"smtp relay", "-M 'tlsproxy/unix=tlsproxy unix - - y - 0 tlsproxy'"},
+	{"tlsproxy without a level", "tlsproxy-without-level", Error, "smtp_tls_connection_reuse = yes",
+		[]edit{{`^#tlsproxy`, "tlsproxy"}, {relayLine, "$1 -o smtp_tls_security_level=may"}}, "relay", "-e 'tlsproxy_client_security_level = may'"},
+	{"SASL by sender", "by-sender", Warning,
+		"smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:u:p\nsmtp_sender_dependent_authentication = yes", nil,
+		"smtp relay", "smtp_sender_dependent_authentication = no"},
+	{"no line", "no-cache-service", Error, "", []edit{{scacheLine, ""}}, "smtp relay lmtp", "-M 'scache/unix=scache unix - - y - 1 scache'"},
+	{"another name", "no-cache-service", Error, "connection_cache_service_name = conncache", nil, "smtp relay lmtp", "conncache/unix="},
+	{"process limit by default", "process-limit", Error, "", []edit{{scacheLine, "scache unix - - y - - scache"}}, "scache", "-F scache/unix/process_limit=1"},
+	{"process limit", "process-limit", Error, "", []edit{{scacheLine, "scache unix - - y - 5 scache"}}, "scache", "-F scache/unix/process_limit=1"},
+	{"public", "not-private", Error, "", []edit{{scacheLine, "scache unix n - y - 1 scache"}}, "scache", "-F scache/unix/private=y"},
+	{"no program", "no-program", Error, "", []edit{{scacheLine, "scache unix - - y - 1 scache-go -v"}}, "scache", "-F 'scache/unix/command=scache -v'"},
+	{"stock does not know", "unknown-to-stock", Warning, "connection_cache_size_limit = 5", nil, "scache", ""},
+	{"few for a destination", "few-per-endpoint", Note, "connection_cache_endpoint_limit = 2\nrelay_destination_concurrency_limit = 1", nil,
+		"smtp lmtp", "connection_cache_endpoint_limit = 20"},
+	{"few in all", "few-in-all", Warning, "connection_cache_size_limit = 20", nil, "smtp relay lmtp", "connection_cache_size_limit = 0"},
+	{"Postfix does not run", "socket", Note, "", nil, "scache", ""},
+}
+
+func TestRules(t *testing.T) {
+	tried := map[string]bool{"gave-up": true, "throttled": true, "logged-time-to-live": true, "nothing-reused": true} // TestLog
+	for _, c := range cases {
+		tried[c.rule] = true
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			main := c.main
+			if c.rule == "few-per-endpoint" || c.rule == "few-in-all" {
+				main += "\n" + withOurs()
+			}
+			i := instance(t, main, c.edits...)
+			f, found := diagnose(t, i)[c.rule]
+			if !found {
+				t.Fatalf("no finding: %v", diagnose(t, i))
+			}
+			if f.Severity != c.severity || strings.Join(f.Services, " ") != c.services || f.Text == "" || f.Why == "" {
+				t.Errorf("found %+v", f)
+			}
+			if !strings.Contains(strings.Join(f.Fix, "\n"), c.fix) {
+				t.Errorf("fix %q, want %q", f.Fix, c.fix)
+			}
+			if len(f.Fix) == 0 {
+				return
+			}
+			carryOut(t, f)
+			age(t, i)
+			if f, found := diagnose(t, i)[c.rule]; found {
+				t.Errorf("still there after its fix: %+v", f)
+			}
+		})
+	}
+	for _, rule := range ruleNames(t) {
+		if !tried[rule] {
+			t.Errorf("rule %s has no test", rule)
+		}
+	}
+}
+
+// carryOut runs the commands of a finding, as somebody would who copies them.
+func carryOut(t *testing.T, f Finding) {
+	t.Helper()
+	for _, command := range f.Fix {
+		cmd := exec.Command("/bin/sh", "-c", command)
+		cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+}
+
+// ruleNames are those in the sources.
+func ruleNames(t *testing.T) (names []string) {
+	t.Helper()
+	files, _ := filepath.Glob("*.go")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`(?:finding\(|Finding\{|Rule: )"([a-z-]+)"`).FindAllSubmatch(text, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// A configuration without flaw has no findings but that Postfix does not run.
+func TestNothingToSay(t *testing.T) {
+	i := instance(t, withOurs()+`
+smtp_connection_cache_destinations = example.com, 192.0.2.1, hash:/etc/postfix/x, /etc/postfix/y
+lmtp_connection_cache_destinations = static:all
+smtp_tls_security_level = may
+smtp_tls_connection_reuse = yes
+smtp_connection_cache_time_limit = 30
+connection_cache_ttl_limit = 1m
+connection_cache_endpoint_limit = 20
+connection_cache_size_limit = 300`, edit{`^#tlsproxy`, "tlsproxy"})
+	for rule, f := range diagnose(t, i) {
+		if rule != "socket" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// Agents of one instance may use caches of their own.
+func TestSeveralCaches(t *testing.T) {
+	i := instance(t, "", edit{relayLine, "$1\n  -o connection_cache_service_name=second\nsecond unix - - n - 3 scache"})
+	f := diagnose(t, i)["process-limit"]
+	if !slices.Equal(f.Services, []string{"second"}) {
+		t.Errorf("found %+v", f)
+	}
+}
+
+func TestNoConfiguration(t *testing.T) {
+	_, err := Read(t.Context(), postconf.Instance{Directory: t.TempDir()})
+	if err == nil || !strings.Contains(err.Error(), "main.cf") {
+		t.Errorf("Read: %v", err)
+	}
+}
+
+func TestLog(t *testing.T) {
+	const host = "Nov 23 15:47:55 host "
+	lines := strings.Repeat(host+"postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, delay=1, dsn=2.0.0, status=sent (250 ok)\n", enoughDeliveries) +
+		host + "postfix/scache[9]: warning: client 7, user 109: connection_cache_ttl_limit lowers the time to live: asked 45s, granted 2s\n" +
+		host + "postfix/smtp[8]: warning: disabling connection caching\n" +
+		host + "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n" +
+		host + "postfix/local[8]: 1A: to=<a@b.test>, relay=local, status=sent (delivered)\n"
+	i := instance(t, "")
+	path := filepath.Join(i.Directory, "log")
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := diagnose(t, i)
+	for _, rule := range []string{"gave-up", "throttled", "logged-time-to-live", "nothing-reused"} {
+		if found[rule].Text == "" {
+			t.Errorf("no finding %s", rule)
+		}
+	}
+	lines += host + "postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
+	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 {
+		t.Errorf("read %+v", l)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	for word, want := range map[string]string{"a=b": "a=b", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$x": "'$x'"} {
+		if got := quote(word); got != want {
+			t.Errorf("quote(%q) = %s, want %s", word, got, want)
+		}
+	}
+}

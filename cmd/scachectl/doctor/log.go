@@ -1,0 +1,110 @@
+package doctor
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+)
+
+// Log is what the end of the mail log tells.
+type Log struct {
+	Path       string // empty: no mail log was found, or it must not be read
+	Deliveries int    // by smtp(8) and lmtp(8)
+	Reused     int    // of them, over a connection that had been used before
+	Lowered    string // the last warning about a time to live
+	Disabled   int    // agents that have given up on the cache
+	Throttled  int    // times that master(8) could not start the cache
+}
+
+// syslogFiles is where syslog daemons keep mail's lines.
+var syslogFiles = []string{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail/mail.log"}
+
+// tailSize is how much of the end of the log is read: some ten thousand lines.
+const tailSize = 4 << 20
+
+var (
+	delivered = regexp.MustCompile(`/[sl]mtp\[\d+\]: .* status=sent `)
+	reused    = regexp.MustCompile(` conn_use=\d+`)
+	lowered   = regexp.MustCompile(`connection_cache_ttl_limit lowers the time to live: (asked \d+s, granted \d+s)`)
+	disabled  = regexp.MustCompile(`warning: disabling connection caching`)
+	throttled = regexp.MustCompile(`master\[\d+\]: warning: .*/scache[^ ]*: bad command startup`)
+)
+
+// readLog reads the end of Postfix's own log file, if it has one, else of syslog's.
+func readLog(maillog string) Log {
+	candidates := syslogFiles
+	if maillog != "" {
+		candidates = []string{maillog}
+	}
+	for _, path := range candidates {
+		if text, err := tail(path); err == nil {
+			return parseLog(path, text)
+		}
+	}
+	return Log{}
+}
+
+func tail(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > tailSize {
+		file.Seek(-tailSize, io.SeekEnd)
+	}
+	return io.ReadAll(io.LimitReader(file, tailSize))
+}
+
+func parseLog(path string, text []byte) Log {
+	l := Log{Path: path}
+	for line := range bytes.Lines(text) {
+		switch m := lowered.FindSubmatch(line); {
+		case m != nil:
+			l.Lowered = string(m[1])
+		case disabled.Match(line):
+			l.Disabled++
+		case throttled.Match(line):
+			l.Throttled++
+		case delivered.Match(line):
+			l.Deliveries++
+			if reused.Match(line) {
+				l.Reused++
+			}
+		}
+	}
+	return l
+}
+
+func loggedTrouble(s *System, yield func(Finding)) {
+	l := s.Log
+	if l.Disabled > 0 {
+		yield(Finding{"gave-up", Warning, nil,
+			fmt.Sprintf("%s: agents have given up on the cache: %d times", l.Path, l.Disabled),
+			"A delivery agent that fails twice to talk to the cache does without for the rest of its life. The lines around tell why.", nil})
+	}
+	if l.Throttled > 0 {
+		yield(Finding{"throttled", Error, nil,
+			fmt.Sprintf("%s: the cache did not start: %d times", l.Path, l.Throttled),
+			"master(8) waits a minute before it tries again. The cache's own line before it tells why.", nil})
+	}
+	if l.Lowered != "" {
+		yield(Finding{"logged-time-to-live", Note, nil,
+			fmt.Sprintf("%s: a time to live was lowered: %s", l.Path, l.Lowered),
+			"connection_cache_ttl_limit did it, at that time.", nil})
+	}
+}
+
+// enoughDeliveries is how many have to be in the log before it means something
+// that none of them was over a cached connection.
+const enoughDeliveries = 50
+
+func nothingReused(s *System, yield func(Finding)) {
+	if l := s.Log; l.Reused == 0 && l.Deliveries >= enoughDeliveries {
+		yield(Finding{"nothing-reused", Warning, nil,
+			fmt.Sprintf("%s: none of the last %d deliveries was over a cached connection", l.Path, l.Deliveries),
+			"A line with conn_use= would be one. The other findings may say why; mail to ever new destinations has nothing to reuse.", nil})
+	}
+}

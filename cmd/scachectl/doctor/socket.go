@@ -1,0 +1,74 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/scache/scache/cmd/scachectl/socket"
+)
+
+// Socket is how the cache's socket answers.
+type Socket struct {
+	Path    string
+	Trouble *socket.Error // nil: it is a cache
+	Idle    bool          // Postfix does not run, so that nobody could answer
+}
+
+// answerLimit is how long delivery agents wait for the cache, by default
+// (connection_cache_protocol_timeout).
+const answerLimit = 5 * time.Second
+
+func probe(ctx context.Context, path string) Socket {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	c, err := socket.Dial(ctx, path)
+	if err == nil {
+		c.Close()
+		return Socket{Path: path}
+	}
+	s := Socket{Path: path}
+	errors.As(err, &s.Trouble)
+	// master(8) listens on all sockets or on none: without one in public it has
+	// never run, and what it leaves behind when it ends refuses all.
+	_, err = os.Lstat(filepath.Join(filepath.Dir(path), "../public/pickup"))
+	s.Idle = s.Trouble.Kind == socket.Refused || s.Trouble.Kind == socket.Missing && errors.Is(err, os.ErrNotExist)
+	return s
+}
+
+func socketTrouble(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		trouble := c.Socket.Trouble
+		if trouble == nil {
+			return
+		}
+		f := Finding{Rule: "socket", Severity: Error, Services: []string{c.Name}, Text: trouble.Error()}
+		switch {
+		case c.Socket.Idle:
+			f.Severity = Note
+			f.Text = fmt.Sprintf("nobody listens on %s", c.Socket.Path)
+			f.Why = "Postfix does not run."
+		case trouble.Kind == socket.Forbidden:
+			f.Severity = Note
+			f.Text = fmt.Sprintf("%s was not tried: only root and mail_owner may", c.Socket.Path)
+		case trouble.Kind == socket.Missing:
+			f.Text = fmt.Sprintf("there is no socket at %s", c.Socket.Path)
+			f.Why = "master(8) has not read this line of master.cf yet."
+			f.Fix = []string{reload(s)}
+		default:
+			f.Why = "Delivery agents have no use of the cache. The mail log says why it does not answer; a new process may."
+			f.Fix = []string{reload(s)}
+		}
+		yield(f)
+	})
+}
+
+func reload(s *System) string {
+	if s.Instance.Directory == "" {
+		return shell("postfix", "reload")
+	}
+	return shell("postfix", "-c", s.Instance.Directory, "reload")
+}

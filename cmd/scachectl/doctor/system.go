@@ -1,0 +1,227 @@
+package doctor
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/scache/scache/cmd/scachectl/postconf"
+	"github.com/scache/scache/postfix"
+)
+
+// System is what there is to know about a Postfix instance.
+type System struct {
+	Instance postconf.Instance
+	Main     Settings // those that no service overrides
+	Services []*postconf.Service
+	Agents   []*Agent
+	Caches   []*Cache // those that agents use, each once
+	Log      Log
+
+	// commentedOut are the services in master.cf that are so.
+	commentedOut map[string]bool
+}
+
+// Settings are parameters' values by name.
+type Settings map[string]string
+
+// Duration is the value of a time parameter; 0 if it has none.
+func (s Settings) Duration(name string) time.Duration {
+	value, _ := postfix.ParseTime(s[name])
+	return value
+}
+
+// Int is the value of a number; 0 if it has none.
+func (s Settings) Int(name string) int {
+	n, _ := strconv.Atoi(s[name])
+	return n
+}
+
+// Yes is the value of a boolean.
+func (s Settings) Yes(name string) bool { return strings.EqualFold(s[name], "yes") }
+
+// Agent is a service that delivers by SMTP or LMTP. Its parameters are named with
+// Prefix in front.
+type Agent struct {
+	*postconf.Service
+	Prefix   string // smtp_ or lmtp_
+	Settings Settings
+
+	TLSProxy      *postconf.Service // that does TLS for it; nil: master.cf has none
+	TLSProxyLevel string            // its tlsproxy_client_security_level
+
+	instance postconf.Instance
+}
+
+func (a *Agent) value(name string) string           { return a.Settings[a.Prefix+name] }
+func (a *Agent) yes(name string) bool               { return a.Settings.Yes(a.Prefix + name) }
+func (a *Agent) duration(name string) time.Duration { return a.Settings.Duration(a.Prefix + name) }
+func (a *Agent) int(name string) int                { return a.Settings.Int(a.Prefix + name) }
+
+// change is the command that sets a parameter of the agent, where it is set now.
+func (a *Agent) change(name, value string) string {
+	return change(a.instance, a.Service, a.Prefix+name, value)
+}
+
+// change is the command that sets a parameter: an override of the service, if there
+// is one, else in main.cf.
+func change(instance postconf.Instance, service *postconf.Service, name, value string) string {
+	for _, o := range service.Overrides {
+		if strings.HasPrefix(o, name+"=") {
+			return shell(instance.Command("-P", service.ID()+"/"+name+"="+value)...)
+		}
+	}
+	return shell(instance.Command("-e", name+" = "+value)...)
+}
+
+// Cache is a service that keeps connections.
+type Cache struct {
+	Name     string            // as the agents call it
+	Service  *postconf.Service // nil: master.cf has none of this name
+	Settings Settings
+	Binary   Binary
+	Socket   Socket
+}
+
+func (a *Agent) cacheName() string { return a.Settings["connection_cache_service_name"] }
+
+// The parameters that are looked at: those of agents stand behind smtp_ and lmtp_.
+var (
+	mainNames = []string{
+		"mail_version", "config_directory", "queue_directory", "daemon_directory", "mail_owner", "maillog_file",
+		"default_process_limit", "relayhost",
+	}
+	agentNames = []string{
+		"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
+		"connection_reuse_time_limit", "connection_reuse_count_limit",
+		"tls_security_level", "use_tls", "enforce_tls", "tls_policy_maps", "tls_per_site", "tls_connection_reuse",
+		"sasl_auth_enable", "sasl_password_maps", "sender_dependent_authentication",
+	}
+	sharedNames = []string{"connection_cache_service_name", "tlsproxy_service_name"}
+	cacheNames  = append([]string{"connection_cache_ttl_limit"}, postfix.NewParameters()...)
+)
+
+// Read collects what there is to know. Only what postconf(1) cannot read is an
+// error; of the rest, what is not to be had is missing in the System.
+func Read(ctx context.Context, instance postconf.Instance) (*System, error) {
+	s := &System{Instance: instance}
+	var err error
+	if s.Main, err = instance.Values(ctx, nil, mainNames); err != nil {
+		return nil, err
+	}
+	if s.Services, err = instance.Services(ctx); err != nil {
+		return nil, err
+	}
+	for _, service := range s.Services {
+		if program := service.Program(); program == "smtp" || program == "lmtp" {
+			if err := s.addAgent(ctx, service); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, agent := range s.Agents {
+		if err := s.addCache(ctx, agent.cacheName()); err != nil {
+			return nil, err
+		}
+	}
+	s.commentedOut = commentedOut(filepath.Join(s.Main["config_directory"], "master.cf"))
+	s.Log = readLog(s.Main["maillog_file"])
+	return s, nil
+}
+
+func (s *System) addAgent(ctx context.Context, service *postconf.Service) error {
+	agent := &Agent{Service: service, Prefix: service.Program() + "_", instance: s.Instance}
+	names := slices.Clone(sharedNames)
+	for _, name := range agentNames {
+		names = append(names, agent.Prefix+name)
+	}
+	var err error
+	if agent.Settings, err = s.Instance.Values(ctx, service.Overrides, names); err != nil {
+		return err
+	}
+	// The queue manager's and master's: a service cannot override them.
+	transport := service.Name + "_destination_concurrency_limit"
+	own, err := s.Instance.Values(ctx, nil, []string{transport})
+	maps.Copy(agent.Settings, own)
+	s.Agents = append(s.Agents, agent)
+	if err != nil {
+		return err
+	}
+	const level = "tlsproxy_client_security_level"
+	if agent.TLSProxy = s.service(agent.Settings["tlsproxy_service_name"]); agent.TLSProxy != nil {
+		own, err = s.Instance.Values(ctx, agent.TLSProxy.Overrides, []string{level})
+		agent.TLSProxyLevel = own[level]
+	}
+	return err
+}
+
+func (s *System) addCache(ctx context.Context, name string) error {
+	if s.cache(name) != nil {
+		return nil
+	}
+	c := &Cache{Name: name, Service: s.service(name)}
+	s.Caches = append(s.Caches, c)
+	if c.Service == nil {
+		return nil
+	}
+	var err error
+	if c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, cacheNames); err != nil {
+		return err
+	}
+	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
+	c.Socket = probe(ctx, s.socketPath(c.Service))
+	return nil
+}
+
+// socketPath is where master(8) listens for a service.
+func (s *System) socketPath(service *postconf.Service) string {
+	directory := "private"
+	if service.Private == "n" {
+		directory = "public"
+	}
+	return filepath.Join(s.Main["queue_directory"], directory, service.Name)
+}
+
+func (s *System) cache(name string) *Cache {
+	for _, c := range s.Caches {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// service is the one that listens on a UNIX-domain socket of this name.
+func (s *System) service(name string) *postconf.Service {
+	for _, service := range s.Services {
+		if service.Name == name && service.Type == "unix" {
+			return service
+		}
+	}
+	return nil
+}
+
+// processes is how many of a service may run at a time; 0 is no limit.
+func (s *System) processes(service *postconf.Service) int {
+	if service.ProcessLimit == "-" {
+		return s.Main.Int("default_process_limit")
+	}
+	n, _ := strconv.Atoi(service.ProcessLimit)
+	return n
+}
+
+// commentedOut are the services whose lines in master.cf have a # in front.
+func commentedOut(path string) map[string]bool {
+	names := map[string]bool{}
+	text, _ := os.ReadFile(path)
+	for _, m := range regexp.MustCompile(`(?m)^#\s*(\w+)\s+unix\s+\S+\s+\S+\s+\S+\s+\S+\s+\S+\s+\w`).FindAllSubmatch(text, -1) {
+		names[string(m[1])] = true
+	}
+	return names
+}

@@ -1,0 +1,129 @@
+// Scachectl shows what is in a running scache and steers it; it tells why Postfix
+// caches nothing; and it exports metrics. See the manual page scachectl(8).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/scache/scache/cmd/scachectl/socket"
+)
+
+// version is set by the linker.
+var version = "development"
+
+// The exit statuses, as the manual page has them.
+const (
+	exitFailed    = 1 // something else; doctor: found an error or a warning
+	exitUsage     = 2 // a wrong command line
+	exitNoCache   = 3 // no cache answers at the socket
+	exitForbidden = 4 // the rights are lacking
+	exitUnable    = 5 // a cache that cannot be asked: Postfix's own, or an older one
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// app is what all commands share.
+type app struct {
+	screen  screen
+	sockets []string
+	timeout time.Duration
+}
+
+// run is the whole command, and returns the exit status.
+func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
+	a := &app{screen: newScreen(stdout)}
+	started := false
+	root := a.command()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetArgs(longFlags(root, arguments))
+	err := root.ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errFound) {
+		fmt.Fprintf(stderr, "scachectl: %v\n", err)
+	}
+	switch {
+	case err == nil:
+		return 0
+	case !started:
+		return exitUsage
+	}
+	return status(err)
+}
+
+// status is the exit status that tells of an error.
+func status(err error) int {
+	var trouble *socket.Error
+	switch {
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case !errors.As(err, &trouble):
+		return exitFailed
+	case trouble.Kind == socket.Forbidden:
+		return exitForbidden
+	}
+	return exitNoCache
+}
+
+// errUsage is about arguments that parsed, and make no sense.
+var errUsage = errors.New("see scachectl help")
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "scachectl",
+		Short:         "See and steer scache, the shared connection cache of Postfix",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	flags := root.PersistentFlags()
+	flags.StringArrayVar(&a.sockets, "socket", nil, "`path` of the cache's socket (default: $SCACHE_SOCKET, else Postfix's, else "+socket.Standalone+")")
+	flags.BoolVar(&a.screen.json, "json", false, "print JSON")
+	flags.DurationVar(&a.timeout, "timeout", 5*time.Second, "how long to wait for the cache")
+	root.AddCommand(a.doctorCommand())
+	return root
+}
+
+// longFlags lets flags have one dash, as those of "scache serve" have: -json is
+// --json.
+func longFlags(root *cobra.Command, arguments []string) []string {
+	known := map[string]bool{"help": true, "version": true}
+	var collect func(c *cobra.Command)
+	collect = func(c *cobra.Command) {
+		learn := func(f *pflag.Flag) { known[f.Name] = true }
+		c.PersistentFlags().VisitAll(learn)
+		c.Flags().VisitAll(learn)
+		for _, sub := range c.Commands() {
+			collect(sub)
+		}
+	}
+	collect(root)
+	var long []string
+	for i, argument := range arguments {
+		if argument == "--" {
+			return append(long, arguments[i:]...)
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(argument, "-"), "=")
+		if len(name) > 1 && strings.HasPrefix(argument, "-") && known[name] {
+			argument = "-" + argument
+		}
+		long = append(long, argument)
+	}
+	return long
+}

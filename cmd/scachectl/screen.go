@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/charmbracelet/x/term"
+)
+
+// screen is where a command prints: for people, or JSON. It has colours only if it
+// is a terminal, and NO_COLOR is not set.
+type screen struct {
+	out   io.Writer
+	json  bool
+	width int // columns; 0: no terminal, nothing is broken into lines
+
+	good, notice, warning, bad, dim, bold lipgloss.Style
+}
+
+func newScreen(out io.Writer) screen {
+	renderer := lipgloss.NewRenderer(out)
+	colour := func(number string) lipgloss.Style {
+		return renderer.NewStyle().Foreground(lipgloss.Color(number))
+	}
+	s := screen{
+		out:  out,
+		good: colour("2"), notice: colour("6"), warning: colour("3"), bad: colour("1"),
+		dim: renderer.NewStyle().Faint(true), bold: renderer.NewStyle().Bold(true),
+	}
+	if file, ok := out.(*os.File); ok {
+		s.width, _, _ = term.GetSize(file.Fd())
+	}
+	return s
+}
+
+func (s *screen) printf(format string, arguments ...any) { fmt.Fprintf(s.out, format, arguments...) }
+
+// printJSON prints a value, indented.
+func (s *screen) printJSON(value any) error {
+	encoder := json.NewEncoder(s.out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}
+
+// table prints rows in columns. Those of which all cells begin with a digit are
+// aligned to the right.
+func (s *screen) table(header []string, rows [][]string) {
+	widths := make([]int, len(header))
+	numeric := make([]bool, len(header))
+	for i, title := range header {
+		widths[i] = lipgloss.Width(title)
+		numeric[i] = len(rows) > 0
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], lipgloss.Width(cell))
+			numeric[i] = numeric[i] && cell != "" && cell[0] >= '0' && cell[0] <= '9'
+		}
+	}
+	line := func(cells []string, style lipgloss.Style) {
+		var b strings.Builder
+		for i, cell := range cells {
+			padding := strings.Repeat(" ", widths[i]-lipgloss.Width(cell))
+			if numeric[i] {
+				b.WriteString(padding + cell)
+			} else {
+				b.WriteString(cell + padding)
+			}
+			b.WriteString("  ")
+		}
+		s.printf("%s\n", style.Render(strings.TrimRight(b.String(), " ")))
+	}
+	line(header, s.dim)
+	for _, row := range rows {
+		line(row, lipgloss.NewStyle())
+	}
+}
+
+// paragraph prints text, indented, and on a terminal broken into lines.
+func (s *screen) paragraph(indent int, text string, style lipgloss.Style) {
+	if width := s.width - indent; s.width > 0 && width > 20 {
+		text = lipgloss.NewStyle().Width(width).Render(text)
+	}
+	for line := range strings.Lines(text) {
+		s.printf("%s%s\n", strings.Repeat(" ", indent), style.Render(strings.TrimRight(line, " \n")))
+	}
+}
