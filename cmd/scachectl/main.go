@@ -75,8 +75,14 @@ func status(err error) int {
 		return exitUsage
 	case !errors.As(err, &trouble):
 		return exitFailed
-	case trouble.Kind == socket.Forbidden:
+	}
+	switch trouble.Kind {
+	case socket.Forbidden, socket.Denied:
 		return exitForbidden
+	case socket.Stock:
+		return exitUnable
+	case socket.Failed:
+		return exitFailed
 	}
 	return exitNoCache
 }
@@ -96,7 +102,8 @@ func (a *app) command() *cobra.Command {
 	flags.StringArrayVar(&a.sockets, "socket", nil, "`path` of the cache's socket (default: $SCACHE_SOCKET, else Postfix's, else "+socket.Standalone+")")
 	flags.BoolVar(&a.screen.json, "json", false, "print JSON")
 	flags.DurationVar(&a.timeout, "timeout", 5*time.Second, "how long to wait for the cache")
-	root.AddCommand(a.doctorCommand())
+	root.AddCommand(a.statusCommand(), a.listCommand(), a.flushCommand(), a.pauseCommand(), a.resumeCommand(), a.limitsCommand(), a.topCommand(),
+		a.doctorCommand())
 	return root
 }
 

@@ -24,6 +24,8 @@ const (
 	Forbidden                 // the rights are lacking
 	Silent                    // no answer in time
 	Foreign                   // somebody else's socket
+	Denied                    // a cache that does not obey this user
+	Stock                     // a cache that has no admin requests
 	Failed                    // something else
 )
 
@@ -51,6 +53,10 @@ func (e *Error) Error() string {
 		return e.Path + " does not answer in time: the server is stopped, or hangs"
 	case Foreign:
 		return fmt.Sprintf("%s is not the socket of a connection cache", e.Path)
+	case Denied:
+		return fmt.Sprintf("not allowed: the cache at %s obeys root and the user that it runs as only; try sudo", e.Path)
+	case Stock:
+		return fmt.Sprintf("at %s is Postfix's own scache, or an older one of ours, which cannot be asked; \"scachectl doctor\" works with it", e.Path)
 	}
 	return fmt.Sprintf("%s: %v", e.Path, e.err)
 }
@@ -72,6 +78,10 @@ func Explain(path string, err error) *Error {
 
 func kind(path string, err error) Kind {
 	switch {
+	case errors.Is(err, client.ErrNotAllowed):
+		return Denied
+	case errors.Is(err, client.ErrStock):
+		return Stock
 	case errors.Is(err, fs.ErrNotExist):
 		return Missing
 	case errors.Is(err, fs.ErrPermission):

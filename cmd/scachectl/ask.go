@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/scache/scache/client"
+	"github.com/scache/scache/cmd/scachectl/socket"
+)
+
+// paths are the sockets of the caches to talk to.
+func (a *app) paths(ctx context.Context) []string {
+	if len(a.sockets) > 0 {
+		return a.sockets
+	}
+	if path := os.Getenv("SCACHE_SOCKET"); path != "" {
+		return []string{path}
+	}
+	return []string{socket.Find(ctx)}
+}
+
+// path is the one socket of a command that asks one cache.
+func (a *app) path(ctx context.Context) (string, error) {
+	paths := a.paths(ctx)
+	if len(paths) > 1 {
+		return "", fmt.Errorf("one --socket only: %w", errUsage)
+	}
+	return paths[0], nil
+}
+
+// ask has a conversation with the cache, in the time that the command line allows.
+func (a *app) ask(ctx context.Context, talk func(ctx context.Context, c *client.Client) error) error {
+	path, err := a.path(ctx)
+	if err != nil {
+		return err
+	}
+	return a.askAt(ctx, path, talk)
+}
+
+func (a *app) askAt(ctx context.Context, path string, talk func(ctx context.Context, c *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := socket.Dial(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	err = talk(ctx, c)
+	var refusal *client.RefusalError
+	if err == nil || errors.As(err, &refusal) && !refusal.NotAllowed {
+		return err
+	}
+	return socket.Explain(path, err)
+}
+
+// escape makes a label printable, and unescape undoes it: what list prints is what
+// flush takes. Postfix's labels are lines.
+func escape(label string) string {
+	quoted := strconv.Quote(label)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+func unescape(text string) (string, error) {
+	label, err := strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`)
+	if err != nil {
+		return "", fmt.Errorf("%s: a backslash begins an escape, such as \\n for the end of a line and \\\\ for itself: %w", text, errUsage)
+	}
+	return label, nil
+}
