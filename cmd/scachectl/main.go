@@ -103,7 +103,7 @@ func (a *app) command() *cobra.Command {
 	flags.BoolVar(&a.screen.json, "json", false, "print JSON")
 	flags.DurationVar(&a.timeout, "timeout", 5*time.Second, "how long to wait for the cache")
 	root.AddCommand(a.statusCommand(), a.listCommand(), a.flushCommand(), a.pauseCommand(), a.resumeCommand(), a.limitsCommand(), a.topCommand(),
-		a.doctorCommand())
+		a.doctorCommand(), a.exporterCommand())
 	return root
 }
 

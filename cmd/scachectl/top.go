@@ -45,7 +45,7 @@ one, r reverses, up and down scroll, space stops the display, q quits.`,
 			if a.screen.json {
 				return a.streamRates(c.Context(), f, first, interval, count)
 			}
-			return a.watch(c.Context(), f, first, interval)
+			return a.watch(f, first, interval)
 		},
 	}
 	c.Flags().DurationVar(&interval, "interval", interval, "how often to ask")
@@ -119,13 +119,13 @@ func (a *app) streamRates(ctx context.Context, f *feed, last sample, interval ti
 }
 
 // watch is the live screen.
-func (a *app) watch(ctx context.Context, f *feed, first sample, interval time.Duration) error {
+func (a *app) watch(f *feed, first sample, interval time.Duration) error {
 	if a.screen.width == 0 {
 		return fmt.Errorf("top needs a terminal; with --json it prints lines: %w", errUsage)
 	}
 	m := &top{screen: a.screen, feed: f, interval: interval, now: first, sortBy: sortAtFirst}
 	// The program ends on SIGTERM and SIGINT by itself, and puts the terminal in order.
-	_, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(context.WithoutCancel(ctx)), tea.WithOutput(a.screen.out)).Run()
+	_, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithOutput(a.screen.out)).Run()
 	if errors.Is(err, tea.ErrInterrupted) {
 		return nil
 	}
