@@ -47,8 +47,7 @@ func (s *screen) printJSON(value any) error {
 	return encoder.Encode(value)
 }
 
-// table prints rows in columns. Those of which all cells begin with a digit are
-// aligned to the right.
+// table prints rows in columns. Those that hold numbers only are aligned to the right.
 func (s *screen) table(header []string, rows [][]string) {
 	widths := make([]int, len(header))
 	numeric := make([]bool, len(header))
@@ -59,7 +58,7 @@ func (s *screen) table(header []string, rows [][]string) {
 	for _, row := range rows {
 		for i, cell := range row {
 			widths[i] = max(widths[i], lipgloss.Width(cell))
-			numeric[i] = numeric[i] && cell != "" && cell[0] >= '0' && cell[0] <= '9'
+			numeric[i] = numeric[i] && (cell == "" || cell == "-" || '0' <= cell[0] && cell[0] <= '9')
 		}
 	}
 	line := func(cells []string, style lipgloss.Style) {

@@ -146,7 +146,7 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 		value, err := strconv.ParseInt(text, 10, 64)
 		if duration, isTime := postfix.ParseTime(text); isTimeLimit(name) {
 			value, err = int64(duration/time.Second), nil
-			ok = ok && isTime
+			ok = ok && isTime && value > 0 // a unit alone is 0 to Postfix
 		}
 		if !ok || err != nil {
 			return nil, fmt.Errorf("%s: want NAME=VALUE, a number: %w", argument, errUsage)

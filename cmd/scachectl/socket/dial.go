@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -23,6 +24,7 @@ const (
 	Refused                   // a socket that nobody listens on
 	Forbidden                 // the rights are lacking
 	Silent                    // no answer in time
+	Ended                     // the connection was closed
 	Foreign                   // somebody else's socket
 	Denied                    // a cache that does not obey this user
 	Stock                     // a cache that has no admin requests
@@ -51,6 +53,8 @@ func (e *Error) Error() string {
 		return fmt.Sprintf("not allowed to connect to %s: a cache of Postfix can be asked by root and by mail_owner (usually postfix) only; try sudo", e.Path)
 	case Silent:
 		return e.Path + " does not answer in time: the server is stopped, or hangs"
+	case Ended:
+		return fmt.Sprintf("%s: the server closed the connection: it has ended, or it is no connection cache", e.Path)
 	case Foreign:
 		return fmt.Sprintf("%s is not the socket of a connection cache", e.Path)
 	case Denied:
@@ -88,6 +92,8 @@ func kind(path string, err error) Kind {
 		return Forbidden
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return Silent
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return Ended
 	case errors.Is(err, syscall.ECONNREFUSED):
 		if found, err := os.Stat(path); err == nil && found.Mode().Type() != fs.ModeSocket {
 			return NoSocket
