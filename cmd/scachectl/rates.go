@@ -86,7 +86,7 @@ func share(d client.DestinationActivity) float64 {
 
 var columns = []column{
 	{"DESTINATION", "n", by(func(d client.DestinationActivity) string { return d.Destination })},
-	{"CONNECTIONS", "c", by(func(d client.DestinationActivity) int64 { return d.Connections })},
+	{"CACHED", "c", by(func(d client.DestinationActivity) int64 { return d.Connections })},
 	{"ENDPOINTS", "e", by(func(d client.DestinationActivity) int64 { return d.Bindings })},
 	{"LOOK-UPS", "l", by(recent)},
 	{"MISSES", "m", by(func(d client.DestinationActivity) float64 { return d.Misses })},

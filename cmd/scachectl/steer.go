@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scache/scache/client"
-	"github.com/scache/scache/postfix"
 )
 
 // flushable is what there is to flush.
@@ -32,7 +31,7 @@ Labels are as "scachectl list" prints them, with \n for the end of a line. In a
 pattern * is any text, line ends included, and ? any one byte.`,
 		Example: `  scachectl flush endpoint 'smtp\n192.0.2.1\n25\n0\n'
   scachectl flush pattern '*example.com*'`,
-		ValidArgs: flushable,
+		ValidArgsFunction: a.completeFlush,
 		Args: func(_ *cobra.Command, arguments []string) error {
 			switch {
 			case len(arguments) == 0 || !slices.Contains(flushable, arguments[0]):
@@ -114,7 +113,8 @@ func (a *app) limitsCommand() *cobra.Command {
 		Long: `Limits shows the limits in force, by the names of the parameters of main.cf, and
 changes those that are given. What a lower one leaves no room for is dropped. A
 new process begins with what main.cf says. connection_cache_ may be left out.`,
-		Example: "  scachectl limits endpoint_limit=2 ttl_limit=1m",
+		Example:           "  scachectl limits endpoint_limit=2 ttl_limit=1m",
+		ValidArgsFunction: a.completeLimits,
 		RunE: func(c *cobra.Command, arguments []string) error {
 			changes, err := parseLimits(arguments)
 			if err != nil {
@@ -136,7 +136,7 @@ new process begins with what main.cf says. connection_cache_ may be left out.`,
 	}
 }
 
-// parseLimits reads NAME=VALUE, where a time may have a unit.
+// parseLimits reads NAME=VALUE, where a time is 90 or 1m30s.
 func parseLimits(arguments []string) (limits []client.Limit, err error) {
 	for _, argument := range arguments {
 		name, text, ok := strings.Cut(argument, "=")
@@ -144,9 +144,8 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 			name = limitPrefix + name
 		}
 		value, err := strconv.ParseInt(text, 10, 64)
-		if duration, isTime := postfix.ParseTime(text); isTimeLimit(name) {
+		if duration, e := time.ParseDuration(text); isTimeLimit(name) && e == nil {
 			value, err = int64(duration/time.Second), nil
-			ok = ok && isTime && value > 0 // a unit alone is 0 to Postfix
 		}
 		if !ok || err != nil {
 			return nil, fmt.Errorf("%s: want NAME=VALUE, a number: %w", argument, errUsage)

@@ -44,23 +44,23 @@ func (t *top) head() []string {
 		fmt.Sprintf("%s %s  %s  up %s  %s", s.bold.Render("scache"), t.now.statistics.Version, t.feed.path, span(time.Duration(v["uptime_ms"])*time.Millisecond), state),
 		"",
 		t.row("look-ups", t.rate(t.rates.Lookups), "found", t.ratio(), "saves", t.rate(t.rates.Saves), "requests", t.rate(t.rates.Requests)),
-		t.row("latency", t.mean(), "half", t.rates.quantile(t.measured, 0.5), "99%", t.rates.quantile(t.measured, 0.99), "longest turn", (time.Duration(v["longest_turn_us"]) * time.Microsecond).String()),
+		t.row("latency", t.mean(), "half", t.rates.quantile(t.measured, 0.5), "99%", t.rates.quantile(t.measured, 0.99), "longest", (time.Duration(v["longest_turn_us"]) * time.Microsecond).String()),
 		t.row("cached", number(v["connections"]), "of", number(v["connection_limit"]), "endpoints", number(v["endpoints"]), "clients", number(v["clients"])),
 		t.closed(),
-		s.dim.Render(fmt.Sprintf("%-10s", "hit ratio")) + " " + bars(t.ratios, t.width-11),
+		s.dim.Render(fmt.Sprintf("%-*s", labelWidth, "hit ratio")) + " " + bars(t.ratios, t.width-labelWidth-1),
 		"",
 	}
 }
+
+// labelWidth is that of a name in the head, and of a value: four of each are 80
+// columns.
+const labelWidth = 9
 
 // row is pairs of a name and a value, each in its place.
 func (t *top) row(pairs ...string) string {
 	var b strings.Builder
 	for i := 0; i < len(pairs); i += 2 {
-		layout := "%-12s"
-		if i == 0 {
-			layout = "%-10s"
-		}
-		b.WriteString(t.screen.dim.Render(fmt.Sprintf(layout, pairs[i])) + fmt.Sprintf(" %-10s ", pairs[i+1]))
+		b.WriteString(t.screen.dim.Render(fmt.Sprintf("%-*s", labelWidth, pairs[i])) + fmt.Sprintf(" %-*s ", labelWidth, pairs[i+1]))
 	}
 	return b.String()
 }
@@ -97,7 +97,7 @@ func (r rates) quantile(measured bool, q float64) string {
 // out.
 func (t *top) closed() string {
 	s := &t.screen
-	parts := []string{s.dim.Render(fmt.Sprintf("%-10s", "left"))}
+	parts := []string{s.dim.Render(fmt.Sprintf("%-*s", labelWidth, "left"))}
 	for _, reason := range reasons {
 		if t.now.statistics.Values["closed_"+reason] > 0 {
 			parts = append(parts, strings.ReplaceAll(reason, "_", " ")+" "+t.rate(t.rates.Closed[reason])+" ")
@@ -122,8 +122,8 @@ func bars(ratios []float64, width int) string {
 	return b.String()
 }
 
-// widths of the columns behind the name, which has the rest.
-const numberWidth = 13
+// numberWidth is that of the columns behind the name, which has the rest.
+const numberWidth = 11
 
 // table is the destinations, in so many lines with its head.
 func (t *top) table(height int) []string {
@@ -186,5 +186,5 @@ func (t *top) foot() string {
 	for _, c := range columns {
 		keys = append(keys, c.key+" "+strings.ToLower(c.title))
 	}
-	return t.screen.dim.Render("sort: " + strings.Join(keys, ", ") + "   r reverse   space stop   q quit")
+	return t.screen.dim.Render("q quit  space stop  r reverse  sort: " + strings.Join(keys, ", "))
 }

@@ -13,9 +13,17 @@ import (
 // Build compiles this module's scache into a directory, as it is shipped: without
 // cgo. The flags are further ones of go build; -race is the one that needs cgo.
 func Build(ctx context.Context, dir string, flags ...string) (path string, err error) {
-	path = filepath.Join(dir, "scache")
+	return build(ctx, filepath.Join(dir, "scache"), "github.com/scache/scache", flags...)
+}
+
+// BuildCtl compiles this module's scachectl into a directory.
+func BuildCtl(ctx context.Context, dir string) (path string, err error) {
+	return build(ctx, filepath.Join(dir, "scachectl"), "github.com/scache/scache/cmd/scachectl")
+}
+
+func build(ctx context.Context, path, program string, flags ...string) (string, error) {
 	args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/scache/scache")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, program)...)
 	cgo := "CGO_ENABLED=0"
 	if slices.Contains(flags, "-race") {
 		cgo = "CGO_ENABLED=1"

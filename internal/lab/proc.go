@@ -135,3 +135,6 @@ func (l *Lab) OwnerUID() int { return l.sys.uid }
 
 // QueueDir is the instance's queue directory, and the jail.
 func (l *Lab) QueueDir() string { return l.path("queue") }
+
+// ConfigDir is where the instance's main.cf and master.cf are.
+func (l *Lab) ConfigDir() string { return l.path("etc") }

@@ -1,0 +1,276 @@
+package ctl
+
+import (
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/scache/scache/client"
+)
+
+// self accepts connections and keeps them.
+var self = sync.OnceValues(func() (net.Listener, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		var kept []net.Conn
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			kept = append(kept, conn)
+		}
+	}()
+	return listener, nil
+})
+
+// dialSelf returns a connection whose far end stays open.
+func dialSelf(t *testing.T) *net.TCPConn {
+	t.Helper()
+	listener, err := self()
+	must(t, err)
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+const (
+	endpointA = "smtp\n192.0.2.1\n25\n0\n"
+	endpointB = "smtp\n192.0.2.2\n25\n0\n"
+)
+
+type listed struct {
+	Endpoint, Destination, Property, Kind, Remote string
+	Age                                           int64 `json:"age_ms"`
+	Remaining                                     int64 `json:"remaining_ms"`
+	Uses                                          int64
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-ttl-limit", "60s")
+	s.save("smtp\na.test\n", endpointA, 2)
+	s.save("smtp\nb.test\n", endpointB, 3)
+
+	list := fromJSON[[]listed](t, s.socket, "list")
+	if len(list) != 5 {
+		t.Fatalf("%d connections are listed, want 5", len(list))
+	}
+	listener, _ := self()
+	for i, e := range list {
+		want := endpointA
+		if i >= 2 {
+			want = endpointB
+		}
+		if e.Endpoint != want || e.Property != "property\n" || e.Kind != "tcp" || e.Remote != listener.Addr().String() ||
+			e.Remaining <= 0 || e.Remaining+e.Age > 60_100 || e.Uses != 0 {
+			t.Errorf("entry %d: %+v", i, e)
+		}
+	}
+	if list := fromJSON[[]listed](t, s.socket, "list", "-limit", "1", "-sort", "age"); len(list) != 1 || list[0].Endpoint != endpointA {
+		t.Errorf("the oldest: %+v", list)
+	}
+	bindings := fromJSON[[]listed](t, s.socket, "list", "bindings")
+	if len(bindings) != 2 || bindings[0].Destination != "smtp\na.test\n" || bindings[0].Endpoint != endpointA {
+		t.Errorf("bindings: %+v", bindings)
+	}
+
+	text := s.ctl("list", "-limit", "3", "-properties")
+	lines := strings.Split(text, "\n")
+	for _, want := range []string{"AGE", "REMOTE", `smtp\n192.0.2.1\n25\n0\n`, `property\n`, "3 of 5 connections"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("printed without %q:\n%s", want, text)
+		}
+	}
+	// In each line the column of endpoints begins below its title.
+	column := strings.Index(lines[0], "ENDPOINT")
+	for _, line := range lines[1:4] {
+		if len(line) < column || !strings.HasPrefix(line[column:], "smtp") {
+			t.Errorf("not aligned:\n%s", text)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Error("colours where there is no terminal")
+	}
+}
+
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-ttl-limit", "60s")
+	refill := func() {
+		s.ctl("flush", "all")
+		s.save("smtp\na.test\n", endpointA, 2)
+		s.save("smtp\nb.test\n", endpointB, 3)
+	}
+	for _, c := range []struct {
+		arguments             string
+		connections, bindings int64
+		left                  int
+	}{
+		{"all", 5, 2, 0},
+		{`endpoint smtp\n192.0.2.1\n25\n0\n`, 2, 0, 3},
+		{`endpoint smtp\n192.0.2.1\n25\n`, 0, 0, 5},
+		{`destination smtp\nb.test\n`, 3, 1, 2},
+		{`pattern *192.0.2.2*`, 3, 1, 2},
+		{`pattern smtp?192.0.2.?\n*`, 5, 2, 0},
+		{`pattern *a.test*`, 0, 1, 5},
+	} {
+		refill()
+		done := fromJSON[map[string]int64](t, s.socket, append([]string{"flush"}, strings.Fields(c.arguments)...)...)
+		if done["connections"] != c.connections || done["bindings"] != c.bindings {
+			t.Errorf("flush %s: %v, want %d connections and %d bindings", c.arguments, done, c.connections, c.bindings)
+		}
+		if list := fromJSON[[]listed](t, s.socket, "list"); len(list) != c.left {
+			t.Errorf("flush %s leaves %d, want %d", c.arguments, len(list), c.left)
+		}
+	}
+	refill()
+	if text := s.ctl("flush", "all"); text != "closed 5 connections, dropped 2 bindings\n" {
+		t.Errorf("printed %q", text)
+	}
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-ttl-limit", "60s")
+	s.save("a", endpointA, 1)
+	s.ctl("pause")
+	s.save("b", endpointB, 1)
+	c := s.dial()
+	if _, err := c.FindEndpoint(limit(t), endpointA); err != client.ErrNotFound {
+		t.Errorf("found while paused: %v", err)
+	}
+	if text := s.ctl("status"); !strings.Contains(text, "paused") {
+		t.Errorf("status:\n%s", text)
+	}
+	s.ctl("resume")
+	if _, err := c.FindEndpoint(limit(t), endpointB); err != client.ErrNotFound {
+		t.Errorf("what was saved while paused is found: %v", err)
+	}
+	found, err := c.FindEndpoint(limit(t), endpointA)
+	must(t, err)
+	found.File.Close()
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-ttl-limit", "60s")
+	s.save("a", endpointA, 5)
+	limits := fromJSON[map[string]int64](t, s.socket, "limits", "endpoint_limit=2", "connection_cache_ttl_limit=1m30s")
+	if limits["connection_cache_endpoint_limit"] != 2 || limits["connection_cache_ttl_limit"] != 90 {
+		t.Errorf("limits %v", limits)
+	}
+	s.save("a", endpointA, 5)
+	if list := fromJSON[[]listed](t, s.socket, "list"); len(list) != 2 {
+		t.Errorf("%d connections, want the limit of 2", len(list))
+	}
+	for _, wrong := range []string{"nonsense=1", "destination_limit=0", "endpoint_limit=-1"} {
+		if r := run(t, "limits", wrong, "-socket", s.socket); r.status != 1 || r.stderr == "" {
+			t.Errorf("%s: %+v", wrong, r)
+		}
+	}
+	if again := fromJSON[map[string]int64](t, s.socket, "limits"); again["connection_cache_endpoint_limit"] != 2 {
+		t.Errorf("limits %v", again)
+	}
+}
+
+// nobody is a user without rights.
+func nobody(t *testing.T) *syscall.Credential {
+	t.Helper()
+	u, err := user.Lookup("nobody")
+	must(t, err)
+	uid, err := strconv.Atoi(u.Uid)
+	must(t, err)
+	gid, err := strconv.Atoi(u.Gid)
+	must(t, err)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+// Others are refused, also where they may connect, and nothing happens.
+func TestUnprivileged(t *testing.T) {
+	t.Parallel()
+	open := serve(t, "-ttl-limit", "60s", "-mode", "0666")
+	closed := serve(t, "-ttl-limit", "60s")
+	for _, s := range []*server{open, closed} {
+		// The directories that the testing package makes are for us alone.
+		must(t, os.Chmod(strings.TrimSuffix(s.socket, "/001/s"), 0o755))
+		must(t, os.Chmod(strings.TrimSuffix(s.socket, "/s"), 0o755))
+	}
+	open.save("a", endpointA, 1)
+	for s, want := range map[*server]string{open: "obeys root and the user that it runs as", closed: "not allowed to connect"} {
+		for _, command := range []string{"status", "list", "flush all", "pause", "resume", "limits", "limits endpoint_limit=1", "top -json"} {
+			r := runAs(t, nobody(t), append(strings.Fields(command), "-socket", s.socket)...)
+			if r.status != 4 || r.stdout != "" || !strings.Contains(r.stderr, want) {
+				t.Errorf("%s: %+v, want %q", command, r, want)
+			}
+		}
+	}
+	if v := statistics(t, open.socket); v["connections"] != 1 || v["paused"] != 0 || v["admin_denied"] != 8 {
+		t.Errorf("connections %d, paused %d, %d denied", v["connections"], v["paused"], v["admin_denied"])
+	}
+}
+
+// While so many are cached that a list of them is long, other clients go on, and the
+// list has what is there all the time once.
+func TestListUnderLoad(t *testing.T) {
+	s := serve(t, "-ttl-limit", "60s")
+	const kept = 15_000
+	c, ctx := s.dial(), limit(t)
+	conn := dialSelf(t)
+	for i := range kept {
+		must(t, c.SaveEndpoint(ctx, time.Minute, "kept"+strconv.Itoa(i), "", conn))
+	}
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for i := range 4 {
+		c := s.dial()
+		name := "busy" + strconv.Itoa(i)
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := c.SaveEndpoint(ctx, time.Minute, name, "", conn); err != nil {
+					t.Error(err)
+					return
+				}
+				found, err := c.FindEndpoint(ctx, name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				found.File.Close()
+			}
+		})
+	}
+	before := statistics(t, s.socket)
+	for range 3 {
+		seen := map[string]int{}
+		for _, e := range fromJSON[[]listed](t, s.socket, "list") {
+			seen[e.Endpoint]++
+		}
+		for i := range kept {
+			if n := seen["kept"+strconv.Itoa(i)]; n != 1 {
+				t.Fatalf("entry %d is listed %d times", i, n)
+			}
+		}
+	}
+	after := statistics(t, s.socket)
+	close(stop)
+	others.Wait()
+	if after["endpoint_hits"] == before["endpoint_hits"] {
+		t.Error("nobody else was served while the lists were made")
+	}
+}
