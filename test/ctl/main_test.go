@@ -46,7 +46,7 @@ func buildAround(run func() int) int {
 }
 
 // patience bounds each wait; no test asserts how long something took.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func limit(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -142,11 +142,25 @@ func ctl(t *testing.T, socket string, arguments ...string) string {
 // fromJSON runs scachectl with -json, and decodes what it prints.
 func fromJSON[T any](t *testing.T, socket string, arguments ...string) (value T) {
 	t.Helper()
-	text := ctl(t, socket, append(arguments, "-json")...)
+	return decode[T](t, ctl(t, socket, append(arguments, "-json")...))
+}
+
+func decode[T any](t *testing.T, text string) (value T) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(text), &value); err != nil {
-		t.Fatalf("scachectl %q printed %s: %v", arguments, text, err)
+		t.Fatalf("printed %s: %v", text, err)
 	}
 	return value
+}
+
+// shell carries out a command as somebody would who copies it.
+func shell(t *testing.T, command string) {
+	t.Helper()
+	cmd := exec.CommandContext(limit(t), "/bin/sh", "-c", command)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
 }
 
 // statistics is what "status" says.
