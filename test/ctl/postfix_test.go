@@ -81,15 +81,15 @@ func TestCountsAgree(t *testing.T) {
 	t.Logf("%d messages over %d connections, %d in the log over used ones", messages, seen.Sessions, m.reused())
 	hits := v["destination_hits"] + v["endpoint_hits"]
 	for what, pair := range map[string][2]int64{
-		"look-ups by destination, and messages":           {v["destination_hits"] + v["destination_misses"], messages},
-		"hits, and deliveries with conn_use":              {hits, int64(m.reused())},
-		"hits and the receiver's connections, to all":     {hits + int64(seen.Sessions), messages},
-		"connections that were taken, and hits":           {v["closed_taken"], hits},
-		"connections saved, and messages":                 {v["connections_saved"], messages},
-		"connections cached, and open at the receiver":    {v["connections"], int64(seen.Open)},
-		"destinations, and the domains' next hops":        {v["destinations"], 2},
-		"bindings saved or refreshed, and messages":       {v["bindings_saved"] + v["bindings_refreshed"], messages},
-		"saved, and those taken, or here":                 {v["connections_saved"], v["closed_taken"] + v["connections"]},
+		"look-ups by destination, and messages":        {v["destination_hits"] + v["destination_misses"], messages},
+		"hits, and deliveries with conn_use":           {hits, int64(m.reused())},
+		"hits and the receiver's connections, to all":  {hits + int64(seen.Sessions), messages},
+		"connections that were taken, and hits":        {v["closed_taken"], hits},
+		"connections saved, and messages":              {v["connections_saved"], messages},
+		"connections cached, and open at the receiver": {v["connections"], int64(seen.Open)},
+		"destinations, and the domains' next hops":     {v["destinations"], 2},
+		"bindings saved or refreshed, and messages":    {v["bindings_saved"] + v["bindings_refreshed"], messages},
+		"saved, and those taken, or here":              {v["connections_saved"], v["closed_taken"] + v["connections"]},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: %d and %d", what, pair[0], pair[1])
