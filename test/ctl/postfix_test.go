@@ -274,6 +274,43 @@ func TestDoctorCuresNoTLSProxy(t *testing.T) {
 	}
 }
 
+// Doctor asks ours for the limits in force, and says which program it is.
+func TestDoctorOfOurs(t *testing.T) {
+	t.Parallel()
+	main := maps.Clone(caching)
+	main["max_idle"] = "1h"
+	m := startMail(t, lab.Config{Scache: scache, Main: main}, lab.SinkConfig{})
+	m.deliver(15)
+	r := run(t, "doctor", "-c", m.ConfigDir())
+	if r.status != 0 || !strings.Contains(r.stdout, "sbin/scache is version development of this project, answers") {
+		t.Errorf("doctor: %+v", r)
+	}
+	ctl(t, m.socket(), "limits", "ttl_limit=30s")
+	m.cure("not-in-force")
+	must(t, lab.Poll(limit(t), func() bool { return len(m.findings()) == 0 || m.findings()["not-in-force"] == nil }))
+}
+
+// Others than master(8) may listen for agents: then master.cf need not have a line.
+func TestDoctorOfAnotherService(t *testing.T) {
+	t.Parallel()
+	main := maps.Clone(caching)
+	main["connection_cache_service_name"] = "another"
+	m := startMail(t, lab.Config{Main: main}, lab.SinkConfig{})
+	if _, found := m.findings()["no-cache-service"]; !found {
+		t.Errorf("findings %v", m.findings())
+	}
+	s := &server{t: t, socket: filepath.Join(m.QueueDir(), "private", "another")}
+	s.start("-mode", "0666", "-ttl-limit", "20s")
+	few := m.deliver(15)
+	if n := m.sink.Counts().Sessions; n >= few/2 {
+		t.Errorf("%d messages over %d connections", few, n)
+	}
+	found := m.findings()
+	if fix, lowered := found["lowered-time-to-live"]; !lowered || len(fix) > 0 || len(found) != 1 {
+		t.Errorf("findings %v", found)
+	}
+}
+
 // A cache that master(8) cannot start shows in the log.
 func TestDoctorReadsTheLog(t *testing.T) {
 	t.Parallel()

@@ -82,17 +82,14 @@ func unmatchable(s *System, yield func(Finding)) {
 func loweredTimeToLive(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {
 		c := s.cache(a.cacheName())
-		if c.Service == nil || !a.caches() {
-			continue
-		}
 		asked, limit := a.duration("connection_cache_time_limit"), c.Settings.Duration("connection_cache_ttl_limit")
-		if asked <= limit {
+		if limit == 0 || asked <= limit || !a.caches() {
 			continue
 		}
 		yield(a.finding("lowered-time-to-live", Warning,
 			fmt.Sprintf("connection_cache_ttl_limit (%s) is below %sconnection_cache_time_limit (%s)", seconds(limit), a.Prefix, seconds(asked)),
 			fmt.Sprintf("The cache grants the lower of the two: connections are closed after %s.", seconds(limit)),
-			change(s.Instance, c.Service, "connection_cache_ttl_limit", seconds(asked))))
+			s.changeCache(c, "connection_cache_ttl_limit", seconds(asked))...))
 	}
 }
 

@@ -2,7 +2,11 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	"github.com/scache/scache/cmd/scachectl/socket"
 )
 
 // users names the agents that use the cache.
@@ -18,10 +22,10 @@ func (s *System) users(c *Cache) (names []string) {
 func noCacheService(s *System, yield func(Finding)) {
 	for _, c := range s.Caches {
 		users := s.users(c)
-		if c.Service != nil || len(users) == 0 {
+		if c.Service != nil || c.Socket.Trouble == nil || c.Socket.Trouble.Kind == socket.Forbidden || len(users) == 0 {
 			continue
 		}
-		text := fmt.Sprintf("connection_cache_service_name is %s, and master.cf has no such service", c.Name)
+		text := fmt.Sprintf("connection_cache_service_name is %s, and master.cf has no such service, nor does anybody else listen at %s", c.Name, c.Socket.Path)
 		if s.commentedOut[c.Name] {
 			text = fmt.Sprintf("the line of %s in master.cf is commented out", c.Name)
 		}
@@ -110,7 +114,7 @@ func fewPerEndpoint(s *System, yield func(Finding)) {
 		yield(a.finding("few-per-endpoint", Note,
 			fmt.Sprintf("connection_cache_endpoint_limit is %d, and up to %d deliveries go to a destination at a time", limit, deliveries),
 			fmt.Sprintf("Of the connections of a burst %d are kept. If no receiver demands it, allow as many as there are deliveries.", limit),
-			change(s.Instance, c.Service, "connection_cache_endpoint_limit", fmt.Sprint(deliveries))))
+			s.changeCache(c, "connection_cache_endpoint_limit", fmt.Sprint(deliveries))...))
 	}
 }
 
@@ -128,6 +132,23 @@ func fewInAll(s *System, yield func(Finding)) {
 		yield(Finding{"few-in-all", Warning, s.users(c),
 			fmt.Sprintf("connection_cache_size_limit is %d, and up to %d processes deliver at a time", limit, agents),
 			"Under load connections are closed before their time to make room for others.",
-			[]string{change(s.Instance, c.Service, "connection_cache_size_limit", "0")}})
+			s.changeCache(c, "connection_cache_size_limit", "0")})
+	})
+}
+
+// notInForce: main.cf was changed without a reload, or the limits were.
+func notInForce(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		for _, name := range slices.Sorted(maps.Keys(c.Socket.Limits)) {
+			configured, set := c.Settings[name]
+			inForce := c.Socket.Limits[name]
+			if !set || c.Settings.Duration(name) == c.Socket.Limits.Duration(name) {
+				continue
+			}
+			yield(Finding{"not-in-force", Note, []string{c.Name},
+				fmt.Sprintf("%s is %s, and %s in the running cache", name, configured, inForce),
+				"The configuration was changed after the cache was started, or the limit was, with \"scachectl limits\". A new process takes what is configured.",
+				[]string{reload(s)}})
+		}
 	})
 }

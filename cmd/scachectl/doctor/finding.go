@@ -44,7 +44,7 @@ var rules = []func(s *System, yield func(Finding)){
 	neverCached, onDemandOnly, unmatchable, loweredTimeToLive, fewUses, briefUse,
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
 	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
-	fewPerEndpoint, fewInAll,
+	fewPerEndpoint, fewInAll, notInForce,
 	socketTrouble, loggedTrouble, nothingReused,
 }
 

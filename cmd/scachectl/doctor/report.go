@@ -60,6 +60,8 @@ func (r *Report) Worst() Severity {
 
 func (c *Cache) program() string {
 	switch b := c.Binary; {
+	case c.Service == nil && c.Socket.Trouble == nil:
+		return "another service than master(8)'s"
 	case c.Service == nil:
 		return "not in master.cf"
 	case b.Missing:
@@ -73,8 +75,6 @@ func (c *Cache) program() string {
 
 func (c *Cache) answer() string {
 	switch {
-	case c.Service == nil:
-		return "no socket"
 	case c.Socket.Trouble == nil:
 		return "answers"
 	case c.Socket.Idle:
@@ -98,11 +98,11 @@ func (a *Agent) policy() string {
 
 // granted is the time to live that the agent's connections have.
 func (s *System) granted(a *Agent) string {
-	c := s.cache(a.cacheName())
-	if !a.caches() || c.Service == nil {
+	limit := s.cache(a.cacheName()).Settings.Duration("connection_cache_ttl_limit")
+	if !a.caches() || limit == 0 {
 		return "-"
 	}
-	return seconds(min(a.duration("connection_cache_time_limit"), c.Settings.Duration("connection_cache_ttl_limit")))
+	return seconds(min(a.duration("connection_cache_time_limit"), limit))
 }
 
 // underTLS is whether connections under TLS are cached.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
+	"github.com/scache/scache/client"
 	"github.com/scache/scache/cmd/scachectl/socket"
 )
 
@@ -16,6 +18,7 @@ type Socket struct {
 	Path    string
 	Trouble *socket.Error // nil: it is a cache
 	Idle    bool          // Postfix does not run, so that nobody could answer
+	Limits  Settings      // in force; nil: the cache cannot be asked, or not by this user
 }
 
 // answerLimit is how long delivery agents wait for the cache, by default
@@ -25,18 +28,32 @@ const answerLimit = 5 * time.Second
 func probe(ctx context.Context, path string) Socket {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	s := Socket{Path: path}
 	c, err := socket.Dial(ctx, path)
 	if err == nil {
-		c.Close()
-		return Socket{Path: path}
+		defer c.Close()
+		s.Limits = limitsInForce(ctx, c)
+		return s
 	}
-	s := Socket{Path: path}
 	errors.As(err, &s.Trouble)
 	// master(8) listens on all sockets or on none: without one in public it has
 	// never run, and what it leaves behind when it ends refuses all.
 	_, err = os.Lstat(filepath.Join(filepath.Dir(path), "../public/pickup"))
 	s.Idle = s.Trouble.Kind == socket.Refused || s.Trouble.Kind == socket.Missing && errors.Is(err, os.ErrNotExist)
 	return s
+}
+
+// limitsInForce asks for the limits, as main.cf would have them.
+func limitsInForce(ctx context.Context, c *client.Client) Settings {
+	limits, err := c.Limits(ctx)
+	if err != nil {
+		return nil
+	}
+	settings := Settings{}
+	for _, l := range limits {
+		settings[l.Name] = strconv.FormatInt(l.Value, 10)
+	}
+	return settings
 }
 
 func socketTrouble(s *System, yield func(Finding)) {

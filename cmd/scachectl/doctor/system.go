@@ -80,11 +80,11 @@ func change(instance postconf.Instance, service *postconf.Service, name, value s
 	return shell(instance.Command("-e", name+" = "+value)...)
 }
 
-// Cache is a service that keeps connections.
+// Cache is what keeps agents' connections.
 type Cache struct {
 	Name     string            // as the agents call it
-	Service  *postconf.Service // nil: master.cf has none of this name
-	Settings Settings
+	Service  *postconf.Service // nil: master.cf has none of this name; others may listen there
+	Settings Settings          // by master.cf and main.cf; without Service, those in force
 	Binary   Binary
 	Socket   Socket
 }
@@ -167,25 +167,29 @@ func (s *System) addCache(ctx context.Context, name string) error {
 	}
 	c := &Cache{Name: name, Service: s.service(name)}
 	s.Caches = append(s.Caches, c)
+	directory := "private"
+	if c.Service != nil && c.Service.Private == "n" {
+		directory = "public"
+	}
+	c.Socket = probe(ctx, filepath.Join(s.Main["queue_directory"], directory, name))
 	if c.Service == nil {
+		c.Settings = c.Socket.Limits
+		c.Binary = Binary{Ours: c.Socket.Limits != nil}
 		return nil
 	}
 	var err error
-	if c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, cacheNames); err != nil {
-		return err
-	}
+	c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, cacheNames)
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
-	c.Socket = probe(ctx, s.socketPath(c.Service))
-	return nil
+	return err
 }
 
-// socketPath is where master(8) listens for a service.
-func (s *System) socketPath(service *postconf.Service) string {
-	directory := "private"
-	if service.Private == "n" {
-		directory = "public"
+// changeCache is the command that sets a parameter of a cache of master(8); of
+// another one there is none.
+func (s *System) changeCache(c *Cache, name, value string) []string {
+	if c.Service == nil {
+		return nil
 	}
-	return filepath.Join(s.Main["queue_directory"], directory, service.Name)
+	return []string{change(s.Instance, c.Service, name, value)}
 }
 
 func (s *System) cache(name string) *Cache {
