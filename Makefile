@@ -1,4 +1,4 @@
-# make            build/scache
+# make            build/scache and build/scachectl
 # make demo       a private Postfix delivers with and without the cache, and a table
 # make test       all tests, against real Postfix; installs what it lacks
 # make test-docker  Postfix and the cache in containers, where there is a Docker engine
@@ -21,6 +21,7 @@ PREFIX   := /usr/local
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
+	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scachectl ./cmd/scachectl
 
 units    = $(wildcard deploy/systemd/*.service deploy/systemd/*.socket)
 defaults = $(wildcard deploy/systemd/*.default)
@@ -52,6 +53,7 @@ demo: need
 # The race detector needs a C compiler.
 test: need
 	scripts/need gcc libc6-dev iproute2 systemd lintian
+	scripts/need bash-completion mandoc prometheus tmux
 	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v -e /test/systemd -e /test/deb)
 	go test -race -count=1 -timeout 10m -v ./test/systemd ./test/deb # they say what they cannot test here
 
@@ -72,6 +74,8 @@ lint: need
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	scripts/need mandoc
+	mandoc -T lint -W warning man/*.8
 
 bench: need
 	scripts/need gcc libc6-dev strace

@@ -24,6 +24,11 @@ var imports = map[string][]string{
 	"internal/handover": {"proto"},
 	"internal/wire":     {},
 	"internal/table":    {},
+
+	"cmd/scachectl":          {"client", "cmd/scachectl/doctor", "cmd/scachectl/postconf", "cmd/scachectl/socket", "proto"},
+	"cmd/scachectl/doctor":   {"client", "cmd/scachectl/postconf", "cmd/scachectl/socket", "postfix"},
+	"cmd/scachectl/postconf": {},
+	"cmd/scachectl/socket":   {"client", "cmd/scachectl/postconf"},
 }
 
 func goList(t *testing.T, arguments ...string) []string {
