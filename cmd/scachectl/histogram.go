@@ -34,11 +34,12 @@ func (r requestTimes) since(earlier requestTimes) requestTimes {
 
 func (r requestTimes) count() int64 { return r.buckets[len(r.buckets)-1].Count }
 
+// mean is in whole microseconds; 0 of no requests.
 func (r requestTimes) mean() time.Duration {
 	if r.count() == 0 {
 		return 0
 	}
-	return time.Duration(r.sum) * time.Microsecond / time.Duration(r.count())
+	return time.Duration(r.sum/r.count()) * time.Microsecond
 }
 
 // quantile is the upper bound of the bucket that the q-th part of all requests ends

@@ -17,24 +17,14 @@ import (
 // silentSocket is one on which somebody listens who never says anything.
 func silentSocket(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
+	path, _ := listen(t)
 	return path
 }
 
 // talkingSocket is one on which somebody says something and closes.
 func talkingSocket(t *testing.T, words string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
+	path, listener := listen(t)
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -48,16 +38,24 @@ func talkingSocket(t *testing.T, words string) string {
 	return path
 }
 
+// refusedSocket is one on which nobody listens any more.
 func refusedSocket(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", path)
+	path, listener := listen(t)
+	listener.SetUnlinkOnClose(false)
+	listener.Close()
+	return path
+}
+
+func listen(t *testing.T) (path string, listener *net.UnixListener) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener.(*net.UnixListener).SetUnlinkOnClose(false)
-	listener.Close()
-	return path
+	t.Cleanup(func() { l.Close() })
+	return path, l.(*net.UnixListener)
 }
 
 // What goes wrong on the way to the cache, in words, and as an exit status.

@@ -83,7 +83,7 @@ func (t *top) mean() string {
 	if !t.measured || t.rates.times.count() == 0 {
 		return "-"
 	}
-	return t.rates.times.mean().Round(time.Microsecond).String()
+	return t.rates.times.mean().String()
 }
 
 func (r rates) quantile(measured bool, q float64) string {
@@ -174,7 +174,8 @@ func destinationRow(d client.DestinationActivity, nameWidth int) string {
 		numberWidth, d.Connections, numberWidth, d.Bindings, numberWidth, recent(d), numberWidth, d.Misses, numberWidth, ratio)
 }
 
-// foot is the last line: what is wrong, or the keys.
+// foot is the last line: what is wrong, or the keys, which are the first letters of
+// what they sort by.
 func (t *top) foot() string {
 	if t.trouble != nil {
 		return t.screen.bad.Render(t.trouble.Error())
@@ -182,9 +183,5 @@ func (t *top) foot() string {
 	if t.frozen {
 		return t.screen.warning.Render("stopped: space goes on")
 	}
-	var keys []string
-	for _, c := range columns {
-		keys = append(keys, c.key+" "+strings.ToLower(c.title))
-	}
-	return t.screen.dim.Render("q quit  space stop  r reverse  sort: " + strings.Join(keys, ", "))
+	return t.screen.dim.Render("q quit  space stop  r reverse  sort: Name Cached Endpoints Look-ups Misses Hit ratio")
 }

@@ -25,6 +25,8 @@ type mail struct {
 	sink *lab.Sink
 }
 
+var domains = []string{"a.test", "b.test", "c.test", "d.test"}
+
 // caching says when to cache, and for how long.
 var caching = map[string]string{
 	"smtp_connection_cache_destinations": "127.0.0.1, localhost",
@@ -37,8 +39,10 @@ func startMail(t *testing.T, cfg lab.Config, sinkConfig lab.SinkConfig) *mail {
 	sink, err := lab.NewSink(sinkConfig)
 	must(t, err)
 	t.Cleanup(sink.Close)
-	cfg.Routes = map[string]string{}
-	for i, domain := range []string{"a.test", "b.test", "c.test", "d.test"} {
+	if cfg.Routes == nil {
+		cfg.Routes = map[string]string{}
+	}
+	for i, domain := range domains {
 		cfg.Routes[domain] = fmt.Sprintf("[%s]:%d", []string{"127.0.0.1", "localhost"}[i%2], sink.Port())
 	}
 	l, err := lab.New(cfg)
@@ -53,7 +57,6 @@ func (m *mail) socket() string { return filepath.Join(m.QueueDir(), "private", "
 // deliver sends so many messages to each domain, and waits until all have arrived.
 func (m *mail) deliver(each int) (messages int) {
 	m.t.Helper()
-	domains := []string{"a.test", "b.test", "c.test", "d.test"}
 	before := m.Delivered()
 	for _, domain := range domains {
 		must(m.t, m.Send(limit(m.t), lab.Load{Domain: domain, Messages: each}))
@@ -145,10 +148,18 @@ func TestSocketOfPostfix(t *testing.T) {
 	term.awaitText("by destination")
 }
 
-// Top, while Postfix delivers.
+// Top, while Postfix delivers to several receivers.
 func TestTopOfPostfix(t *testing.T) {
 	t.Parallel()
-	m := startMail(t, lab.Config{Scache: scache, Main: caching}, lab.SinkConfig{})
+	const others = 6
+	routes := map[string]string{}
+	for i := range others {
+		sink, err := lab.NewSink(lab.SinkConfig{})
+		must(t, err)
+		t.Cleanup(sink.Close)
+		routes[fmt.Sprintf("%d.test", i)] = fmt.Sprintf("[127.0.0.1]:%d", sink.Port())
+	}
+	m := startMail(t, lab.Config{Scache: scache, Main: caching, Routes: routes, SMTPProcs: 30}, lab.SinkConfig{})
 	term := newTerminal(t, 100, 30, "sh", "NO_COLOR=")
 	term.line("exec scachectl top -interval 200ms -socket " + m.socket())
 	term.awaitText("q quit")
@@ -157,14 +168,15 @@ func TestTopOfPostfix(t *testing.T) {
 		rounds = 10
 	}
 	for range rounds {
-		m.deliver(50)
+		for i := range others {
+			must(t, m.Send(limit(t), lab.Load{Domain: fmt.Sprintf("%d.test", i), Messages: 2 + 3*i}))
+		}
+		m.deliver(20)
 	}
-	screen := term.await("both destinations", func(screen string) bool {
-		return strings.Contains(screen, `[127.0.0.1]:`) && strings.Contains(screen, `[localhost]:`)
+	shown := regexp.MustCompile(`smtp\\n\[(127\.0\.0\.1|localhost)\]:\d+`)
+	screen := term.await("all destinations", func(screen string) bool {
+		return len(shown.FindAllString(screen, -1)) == others+2 && regexp.MustCompile(`cached +[1-9]`).MatchString(screen)
 	})
-	if !regexp.MustCompile(`cached +[1-9]`).MatchString(screen) {
-		t.Errorf("nothing is cached:\n%s", screen)
-	}
 	if *capture != "" {
 		must(t, os.MkdirAll(*capture, 0o755))
 		must(t, os.WriteFile(filepath.Join(*capture, "top.txt"), []byte(screen), 0o644))
