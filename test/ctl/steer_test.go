@@ -21,13 +21,13 @@ var self = sync.OnceValues(func() (net.Listener, error) {
 		return nil, err
 	}
 	go func() {
-		var kept []net.Conn
+		var kept sync.Map // what nobody refers to is closed
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			kept = append(kept, conn)
+			kept.Store(conn, true)
 		}
 	}()
 	return listener, nil
