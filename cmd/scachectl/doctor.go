@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/charmbracelet/lipgloss"
@@ -28,6 +29,13 @@ It works with Postfix's own scache, too. It changes nothing.
 The exit status is 1 if there is an error or a warning, 0 if there are notes only.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if instance.Directory != "" { // as the commands to copy need it
+				absolute, err := filepath.Abs(instance.Directory)
+				if err != nil {
+					return err
+				}
+				instance.Directory = absolute
+			}
 			system, err := doctor.Read(c.Context(), instance)
 			if err != nil {
 				return err

@@ -35,8 +35,8 @@ one, r reverses, up and down scroll, space stops the display, q quits.`,
 			if interval < 100*time.Millisecond {
 				return fmt.Errorf("--interval %v: at least 100ms: %w", interval, errUsage)
 			}
+			// It is open until the process ends: a question may be under way then.
 			f := &feed{path: path, timeout: a.timeout}
-			defer f.close()
 			// What is wrong from the start is told as other commands do.
 			first, err := f.read(c.Context())
 			if err != nil {

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/user"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/scache/scache/client"
+	"github.com/scache/scache/internal/lab"
+	"github.com/scache/scache/proto"
 )
 
 // self accepts connections and keeps them.
@@ -221,7 +224,8 @@ func TestUnprivileged(t *testing.T) {
 }
 
 // While so many are cached that a list of them is long, other clients go on, and the
-// list has what is there all the time once.
+// list has what is there all the time once. How long requests took, as the daemon
+// has measured it, with and without lists, is in the log (go test -v).
 func TestListUnderLoad(t *testing.T) {
 	s := serve(t, "-ttl-limit", "60s")
 	const kept = 15_000
@@ -234,29 +238,15 @@ func TestListUnderLoad(t *testing.T) {
 	var others sync.WaitGroup
 	for i := range 4 {
 		c := s.dial()
-		name := "busy" + strconv.Itoa(i)
-		others.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := c.SaveEndpoint(ctx, time.Minute, name, "", conn); err != nil {
-					t.Error(err)
-					return
-				}
-				found, err := c.FindEndpoint(ctx, name)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				found.File.Close()
-			}
-		})
+		others.Go(func() { goOn(t, c, "busy"+strconv.Itoa(i), stop) })
 	}
-	before := statistics(t, s.socket)
-	for range 3 {
+	defer others.Wait()
+	defer close(stop)
+
+	start := statistics(t, s.socket)
+	must(t, lab.Poll(ctx, func() bool { return statistics(t, s.socket)["endpoint_hits"] > start["endpoint_hits"]+5000 }))
+	quiet := statistics(t, s.socket)
+	for range 5 {
 		seen := map[string]int{}
 		for _, e := range fromJSON[[]listed](t, s.socket, "list") {
 			seen[e.Endpoint]++
@@ -267,10 +257,43 @@ func TestListUnderLoad(t *testing.T) {
 			}
 		}
 	}
-	after := statistics(t, s.socket)
-	close(stop)
-	others.Wait()
-	if after["endpoint_hits"] == before["endpoint_hits"] {
+	end := statistics(t, s.socket)
+	if end["endpoint_hits"] == quiet["endpoint_hits"] {
 		t.Error("nobody else was served while the lists were made")
 	}
+	t.Logf("99%% of requests took %s without lists, and %s beside them", slowest(start, quiet), slowest(quiet, end))
+}
+
+// goOn saves and finds a connection until it is told to stop.
+func goOn(t *testing.T, c *client.Client, name string, stop chan struct{}) {
+	conn, ctx := dialSelf(t), limit(t)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err := c.SaveEndpoint(ctx, time.Minute, name, "", conn); err != nil {
+			t.Error(err)
+			return
+		}
+		found, err := c.FindEndpoint(ctx, name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		found.File.Close()
+	}
+}
+
+// slowest is the bound that 99% of the requests between two readings kept.
+func slowest(earlier, later map[string]int64) string {
+	all := later["request_us_le_inf"] - earlier["request_us_le_inf"]
+	for _, bound := range proto.RequestTime.Bounds {
+		name := fmt.Sprintf("%s_le_%d", proto.RequestTime.Name, bound)
+		if 100*(later[name]-earlier[name]) >= 99*all {
+			return fmt.Sprintf("%v at most", time.Duration(bound)*time.Microsecond)
+		}
+	}
+	return "longer than can be told"
 }
