@@ -72,7 +72,7 @@ func (a *app) printReport(r *doctor.Report) {
 		s.printf("\n")
 		a.printFinding(f)
 	}
-	s.printf("\n%s\n", summary(r.Findings))
+	s.printf("\n%s\n", strings.Join(s.wrap(0, summary(r.Findings)), "\n"))
 }
 
 // indent is where the text of a finding begins, behind its severity.
@@ -85,8 +85,13 @@ func (a *app) printFinding(f doctor.Finding) {
 		text = strings.Join(f.Services, ", ") + ": " + text
 	}
 	style := map[doctor.Severity]lipgloss.Style{doctor.Note: s.notice, doctor.Warning: s.warning, doctor.Error: s.bad}[f.Severity]
-	s.printf("%s%s\n", style.Render(fmt.Sprintf("%-*s", indent, f.Severity)), s.bold.Render(text))
-	s.paragraph(indent, f.Why, s.dim)
+	s.printf("%s", style.Render(fmt.Sprintf("%-*s", indent, f.Severity)))
+	for i, line := range s.wrap(indent, text) {
+		s.printf("%*s%s\n", min(i, 1)*indent, "", s.bold.Render(line))
+	}
+	for _, line := range s.wrap(indent, f.Why) {
+		s.printf("%*s%s\n", indent, "", s.dim.Render(line))
+	}
 	for _, command := range f.Fix {
 		s.printf("%*s%s\n", indent, "", s.good.Render(command)) // in one line, to be copied
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/lipgloss"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/term"
 )
 
@@ -80,12 +81,11 @@ func (s *screen) table(header []string, rows [][]string) {
 	}
 }
 
-// paragraph prints text, indented, and on a terminal broken into lines.
-func (s *screen) paragraph(indent int, text string, style lipgloss.Style) {
-	if width := s.width - indent; s.width > 0 && width > 20 {
-		text = lipgloss.NewStyle().Width(width).Render(text)
+// wrap breaks text that is printed behind an indentation into lines, on a terminal
+// only.
+func (s *screen) wrap(indent int, text string) []string {
+	if s.width > indent {
+		text = ansi.Wordwrap(text, s.width-indent, "")
 	}
-	for line := range strings.Lines(text) {
-		s.printf("%s%s\n", strings.Repeat(" ", indent), style.Render(strings.TrimRight(line, " \n")))
-	}
+	return strings.Split(text, "\n")
 }

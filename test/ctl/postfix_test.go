@@ -302,6 +302,31 @@ func TestDoctorOfOurs(t *testing.T) {
 	must(t, lab.Poll(limit(t), func() bool { return len(m.findings()) == 0 || m.findings()["not-in-force"] == nil }))
 }
 
+// What doctor says of authentication by sender, which the manual of Postfix says
+// disables caching: it is cached, by sender.
+func TestCachedBySender(t *testing.T) {
+	t.Parallel()
+	main := maps.Clone(caching)
+	maps.Copy(main, map[string]string{
+		"smtp_sasl_auth_enable": "yes", "smtp_sasl_password_maps": "static:user:password",
+		"smtp_sender_dependent_authentication": "yes",
+	})
+	m := startMail(t, lab.Config{Scache: scache, Main: main}, lab.SinkConfig{})
+	m.deliver(15)
+	if _, found := m.findings()["by-sender"]; !found || m.reused() == 0 {
+		t.Errorf("findings %v; %d deliveries over used connections", m.findings(), m.reused())
+	}
+	bindings := fromJSON[[]listed](t, m.socket(), "list", "bindings")
+	if len(bindings) == 0 {
+		t.Error("there are no bindings")
+	}
+	for _, b := range bindings {
+		if !strings.Contains(b.Destination, "\nload@sender.test\n") || !strings.Contains(b.Endpoint, "\nload@sender.test\n") {
+			t.Errorf("labels without the sender: %+v", b)
+		}
+	}
+}
+
 // Others than master(8) may listen for agents: then master.cf need not have a line.
 func TestDoctorOfAnotherService(t *testing.T) {
 	t.Parallel()
