@@ -25,10 +25,13 @@ build:
 
 units    = $(wildcard deploy/systemd/*.service deploy/systemd/*.socket)
 defaults = $(wildcard deploy/systemd/*.default)
+completions = $(PREFIX)/share/bash-completion/completions
 
 install: build
-	install -D -m 755 build/scache $(DESTDIR)$(PREFIX)/sbin/scache
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin build/scache build/scachectl
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
+	install -d $(DESTDIR)$(completions)
+	build/scachectl completion bash >$(DESTDIR)$(completions)/scachectl
 	for unit in $(units); do \
 		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $$unit && \
 		sed -i 's|/usr/sbin/scache|$(PREFIX)/sbin/scache|' $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
@@ -40,7 +43,7 @@ install: build
 
 # What was configured stays.
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/scache $(addprefix $(DESTDIR)$(PREFIX)/share/man/man8/,$(notdir $(wildcard man/*.8))) \
+	rm -f $(DESTDIR)$(PREFIX)/sbin/scache $(DESTDIR)$(PREFIX)/sbin/scachectl $(DESTDIR)$(completions)/scachectl $(addprefix $(DESTDIR)$(PREFIX)/share/man/man8/,$(notdir $(wildcard man/*.8))) \
 		$(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,$(notdir $(units)))
 
 deb:
