@@ -31,7 +31,7 @@ install: build
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin build/scache build/scachectl
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
 	install -d $(DESTDIR)$(completions)
-	build/scachectl completion bash >$(DESTDIR)$(completions)/scachectl
+	env -u GOARCH -u GOARM go run ./cmd/scachectl completion bash >$(DESTDIR)$(completions)/scachectl
 	for unit in $(units); do \
 		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $$unit && \
 		sed -i 's|/usr/sbin/scache|$(PREFIX)/sbin/scache|' $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
