@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// What smtp(8) of Postfix 3.7 says, by its own settings.
+var (
+	plain = Labels{
+		Destination: []byte("smtp\nExample.com\n"),
+		Property:    []byte("destination=example.com\nhost_name=mx1.example.net\nhost_addr=192.0.2.7\ndestination_features=4096\n\n"),
+		Endpoint:    []byte("smtp\n192.0.2.7\n25\n0\n"),
+	}
+	relay = Labels{ // with passwords, chosen by sender
+		Destination: []byte("relay\nuser@sender.test\n[smtp.relay.test]:587\n"),
+		Property:    []byte("destination=[smtp.relay.test]:587\nhost_name=smtp.relay.test\nhost_addr=2001:db8::7\ndestination_features=4096\n\n"),
+		Endpoint:    []byte("relay\nuser@sender.test\n[smtp.relay.test]:587\nsmtp.relay.test\n2001:db8::7\n587\n1\n"),
+	}
+	local = Labels{ // a path
+		Destination: []byte("lmtp\nunix:/run/dovecot/lmtp\n"),
+		Endpoint:    []byte("lmtp\n/run/dovecot/lmtp\n0\n0\n"),
+	}
+	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")} // no destination
+	foreign = Labels{Destination: []byte("example.com"), Endpoint: []byte("192.0.2.7:25")}
+	turned  = Labels{Destination: foreign.Endpoint, Endpoint: foreign.Destination}
+	blank   = Labels{Destination: []byte{}, Endpoint: []byte{}}
+	nothing = Labels{Endpoint: []byte{}}
+)
+
+func TestMatch(t *testing.T) {
+	everyone := map[string]Labels{"plain": plain, "relay": relay, "local": local, "alone": alone, "foreign": foreign, "turned": turned, "blank": blank, "nothing": nothing}
+	for _, test := range []struct{ patterns, matches string }{
+		{"*", "plain relay local alone foreign turned blank nothing"},
+		{"destination=*", "plain relay local foreign turned blank"},
+		{"destination=example.com", "plain foreign"},
+		{"destination=EXAMPLE.COM", "plain foreign"},
+		{"destination=*.example.com", ""},
+		{"destination=*example.com", "plain foreign"},
+		{"destination=e*.c?m", "plain foreign"},
+		{"destination=smtp", ""},
+		{"destination=*sender*", ""},
+		{"destination=smtp.relay.test", "relay"},
+		{"destination=[smtp.relay.test]:587", "relay"},
+		{"destination=[smtp.relay.test]", ""},
+		{"destination=unix:/run/*", "local"},
+		{"destination=unix", ""},
+		{`destination=smtp\nexample.com\n`, "plain"},
+		{`destination=relay\n*\n*\n`, "relay"},
+		{"destination=192.0.2.7:25", "turned"},
+		{"destination=192.0.2.7", "turned"},
+		{"destination=nobody,example.com", "plain foreign"},
+		{"host=mx*.example.net", "plain"},
+		{"host=*", "plain relay"},
+		{"address=192.0.2.7", "plain alone"},
+		{"address=192.0.2.0/24", "plain alone"},
+		{"address=192.0.3.0/24", ""},
+		{"address=0.0.0.0/0", "plain alone"},
+		{"address=2001:db8::/32,192.0.2.7", "plain relay alone"},
+		{"service=smtp", "plain alone"},
+		{"service=*", "plain relay local alone"},
+		{"service=smtp destination=example.com", "plain"},
+		{"service=smtp destination=smtp.relay.test", ""},
+		{`endpoint=smtp\n*\n25\n?\n`, "plain alone"},
+		{`endpoint=*\n1\n`, "relay"},
+		{"endpoint=192.0.2.7:25", "foreign"},
+		{"endpoint=*", "plain relay local alone foreign turned blank nothing"},
+	} {
+		p := parse(t, test.patterns+" ttl=1s")
+		for name, l := range everyone {
+			want := strings.Contains(test.matches, name)
+			for range 2 { // searched, and then remembered
+				if got := p.Match(l) != nil; got != want {
+					t.Errorf("%s matches %s: %v", test.patterns, name, got)
+				}
+			}
+		}
+	}
+}
+
+func TestFirstMatchCounts(t *testing.T) {
+	p := parse(t, "destination=example.com ttl=1s\naddress=192.0.2.0/24 ttl=2s\n* ttl=3s")
+	for _, test := range []struct {
+		labels Labels
+		line   int
+	}{{plain, 1}, {alone, 2}, {relay, 3}, {plain, 1}} {
+		if r := p.Match(test.labels); r == nil || r.Line != test.line {
+			t.Errorf("%q: %v, want line %d", test.labels, r, test.line)
+		}
+	}
+}
+
+// More labels than are remembered get their own rules all the same.
+func TestManyLabels(t *testing.T) {
+	p := parse(t, "destination=*7.test ttl=1s\nhost=*3 ttl=2s")
+	for round := range 2 {
+		for i := range 3 * maxSeen {
+			l := Labels{
+				Destination: fmt.Appendf(nil, "smtp\n%d.test\n", i%100),
+				Property:    fmt.Appendf(nil, "host_name=%d\n", i),
+				Endpoint:    fmt.Appendf(nil, "smtp\n%d\n25\n0\n", i),
+			}
+			want := 0
+			switch {
+			case i%10 == 7:
+				want = 1
+			case i%10 == 3:
+				want = 2
+			}
+			line := 0
+			if r := p.Match(l); r != nil {
+				line = r.Line
+			}
+			if line != want {
+				t.Fatalf("round %d, label %d: line %d, want %d", round, i, line, want)
+			}
+		}
+	}
+}
+
+// What is longer than smtp(8)'s matches no glob, in time that is bounded.
+func TestLongLabels(t *testing.T) {
+	long := []byte(strings.Repeat("a", 1<<20))
+	l := Labels{Destination: long, Property: append([]byte("host_name="), long...), Endpoint: long}
+	p := parse(t, "destination=*a*a*a*b ttl=1s\nhost=*b ttl=1s\nendpoint=*a ttl=1s\naddress=::/0 ttl=1s\n* ttl=1s")
+	if r := p.Match(l); r == nil || r.Line != 5 {
+		t.Errorf("%v matches", r)
+	}
+}
+
+// naive is what a glob means.
+func naive(pattern, text string) bool {
+	switch {
+	case pattern == "":
+		return text == ""
+	case pattern[0] == '*':
+		return naive(pattern[1:], text) || text != "" && naive(pattern, text[1:])
+	}
+	return text != "" && (pattern[0] == '?' || pattern[0] == text[0]) && naive(pattern[1:], text[1:])
+}
+
+func TestGlobAgreesWithNaive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pattern := rapid.StringMatching(`[ab*?]{0,8}`).Draw(t, "pattern")
+		text := rapid.StringMatching(`[ab]{0,10}`).Draw(t, "text")
+		g, err := parseGlob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.match([]byte(text)); got != naive(pattern, text) {
+			t.Fatalf("%q matches %q: %v", pattern, text, got)
+		}
+	})
+}
+
+func TestNothingIsAllocatedForWhatWasSeen(t *testing.T) {
+	p := parse(t, "destination=nobody ttl=1s\nhost=nobody ttl=1s\naddress=10.0.0.0/8 ttl=1s\n* ttl=2s")
+	if n := testing.AllocsPerRun(1000, func() {
+		p.Match(plain)
+		p.Match(relay)
+		p.Match(alone)
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+// BenchmarkMatch is the cost of a rule, with labels never seen before, and of labels
+// seen lately.
+func BenchmarkMatch(b *testing.B) {
+	var text strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&text, "destination=%d.test,*.%d.test ttl=5s\n", i, i)
+	}
+	p, err := Parse("file", []byte(text.String()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("seen", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			p.Match(plain)
+		}
+	})
+	b.Run("rules=100", func(b *testing.B) {
+		b.ReportAllocs()
+		v := p.view(plain)
+		for b.Loop() {
+			p.search(v)
+		}
+	})
+}
