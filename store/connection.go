@@ -69,7 +69,7 @@ const dropsPerSave = 64
 // Save puts a prepared Connection into the store until deadline, as the newest of
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
-	for limit, n := s.Limits.PerEndpoint, 0; limit > 0 && c.endpoint.connections >= limit && n < dropsPerSave; n++ {
+	for limit, n := s.perEndpoint(c.endpoint), 0; limit > 0 && int(c.endpoint.connections) >= limit && n < dropsPerSave; n++ {
 		s.Remove(c.endpoint.soonest(), Evicted)
 	}
 	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
@@ -77,6 +77,19 @@ func (s *Store) Save(c *Connection, fd int, deadline Tick) {
 	}
 	c.fd, c.serial = int32(fd), s.stamp()
 	s.insert(c, deadline)
+}
+
+// Terms returns those of the Connection's endpoint; nil are none.
+func (c *Connection) Terms() *Terms { return c.endpoint.terms }
+
+// Govern gives the endpoint of a Connection other terms, or none. They hold for saves and
+// finds from now on.
+func (s *Store) Govern(c *Connection, terms *Terms) { c.endpoint.terms = terms }
+
+// Decline ends a prepared Connection that is not to be cached, and closes fd.
+func (s *Store) Decline(c *Connection, fd int) {
+	c.fd = int32(fd)
+	s.Discard(c, Declined)
 }
 
 // Evict closes the connection that would expire first. It returns false if there is
@@ -156,7 +169,7 @@ func (s *Store) FindDestination(destination []byte) (c *Connection, property []b
 
 func (s *Store) take(e *endpoint) *Connection {
 	c := e.oldest
-	if s.Order == NewestFirst {
+	if s.order(e) == NewestFirst {
 		c = e.newest
 	}
 	s.remove(c)
@@ -169,7 +182,7 @@ func (s *Store) take(e *endpoint) *Connection {
 func (s *Store) insert(c *Connection, deadline Tick) {
 	e := c.endpoint
 	older, newer := e.newest, (*Connection)(nil)
-	if s.Order == OldestFirst && older != nil && older.serial > c.serial {
+	if s.order(e) == OldestFirst && older != nil && older.serial > c.serial {
 		older, newer = nil, e.oldest
 		for newer.serial < c.serial {
 			older, newer = newer, newer.newer

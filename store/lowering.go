@@ -56,28 +56,32 @@ func approached(wanted, have int) int {
 	return max(wanted, have)
 }
 
-// crowdedEndpoint returns the number of connections of the next endpoint, and how to make it less.
-func (s *Store) crowdedEndpoint(w *Walk) (have *int, drop func(), more bool) {
+// crowdedEndpoint returns the number of connections of the next endpoint, and how to make it less;
+// neither if it has a limit of its own.
+func (s *Store) crowdedEndpoint(w *Walk) (have func() int, drop func(), more bool) {
 	c, more := s.NextConnection(w)
 	if c == nil {
 		return nil, nil, more
 	}
 	e := c.endpoint
-	return &e.connections, func() { s.Remove(e.soonest(), Evicted) }, true
+	if e.terms != nil && e.terms.PerEndpoint != 0 {
+		return nil, nil, true
+	}
+	return func() int { return int(e.connections) }, func() { s.Remove(e.soonest(), Evicted) }, true
 }
 
 // crowdedDestination is crowdedEndpoint for the bindings of destinations.
-func (s *Store) crowdedDestination(w *Walk) (have *int, drop func(), more bool) {
+func (s *Store) crowdedDestination(w *Walk) (have func() int, drop func(), more bool) {
 	b, any, more := s.NextBinding(w)
 	if !any {
 		return nil, nil, more
 	}
 	d := b.of.destination
-	return &d.bindings, func() { s.displace(d.first) }, true
+	return func() int { return d.bindings }, func() { s.displace(d.first) }, true
 }
 
 // thin goes on with a walk, and drops at most n of what is above a limit. It looks as often.
-func thin(limit int, w *Walk, n *int, next func(*Walk) (have *int, drop func(), more bool)) (done bool) {
+func thin(limit int, w *Walk, n *int, next func(*Walk) (have func() int, drop func(), more bool)) (done bool) {
 	if limit == 0 {
 		return true
 	}
@@ -87,7 +91,7 @@ func thin(limit int, w *Walk, n *int, next func(*Walk) (have *int, drop func(), 
 		if !more {
 			return true
 		}
-		for have != nil && *have > limit {
+		for have != nil && have() > limit {
 			if *n == 0 {
 				*w = before // there may be none behind it
 				return false

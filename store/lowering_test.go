@@ -15,7 +15,7 @@ func (s *Store) exceeds(l Limits) string {
 	}
 	for _, n := range s.endpoints {
 		for ; n != nil; n = n.next {
-			if over(l.PerEndpoint, n.item.connections) {
+			if over(l.PerEndpoint, int(n.item.connections)) {
 				return fmt.Sprintf("%d connections of an endpoint", n.item.connections)
 			}
 		}
@@ -80,4 +80,24 @@ func TestLowering(t *testing.T) {
 			t.Fatalf("%s with %+v", what, wanted)
 		}
 	})
+}
+
+// An endpoint with a limit of its own is left alone.
+func TestLoweringPassesOverOwnLimits(t *testing.T) {
+	s := New(func(int, Reason) {})
+	for fd := range 20 {
+		label := [...]string{"own", "other"}[fd%2]
+		c := s.Prepare([]byte(label), nil)
+		if label == "own" {
+			s.Govern(c, &Terms{PerEndpoint: -1})
+		}
+		s.Save(c, 3+fd, 100)
+	}
+	for l := s.Lower(Limits{PerEndpoint: 2}); !s.Continue(l, 3); {
+	}
+	for label, want := range map[string]int32{"own": 10, "other": 2} {
+		if have := s.lookupEndpoint([]byte(label)).connections; have != want {
+			t.Errorf("%s: %d connections, want %d", label, have, want)
+		}
+	}
 }

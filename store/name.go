@@ -6,8 +6,9 @@ import "bytes"
 type endpoint struct {
 	label          []byte
 	oldest, newest *Connection
-	connections    int
-	references     int
+	connections    int32
+	references     int32
+	terms          *Terms // may be nil
 	indexed        node[*endpoint]
 }
 
@@ -32,7 +33,23 @@ func (s *Store) release(e *endpoint) {
 	s.endpoints.remove(&e.indexed)
 	s.size.Text -= len(e.label)
 	e.label = trim(e.label)
+	e.terms = nil
 	s.freeEndpoints.give(e)
+}
+
+// perEndpoint is how many connections an endpoint may have; 0 or less is no bound.
+func (s *Store) perEndpoint(e *endpoint) int {
+	if e.terms != nil && e.terms.PerEndpoint != 0 {
+		return e.terms.PerEndpoint
+	}
+	return s.Limits.PerEndpoint
+}
+
+func (s *Store) order(e *endpoint) Order {
+	if e.terms != nil {
+		return e.terms.Order
+	}
+	return s.Order
 }
 
 // soonestLook is how many connections of an endpoint are looked at for the one that

@@ -55,11 +55,12 @@ const (
 	Shutdown                  // Clear was called
 	Flushed                   // the caller wanted it out
 	ClientGone                // put back when its time to live was over
+	Declined                  // Decline was called
 	Reasons                   // how many there are
 )
 
 func (r Reason) String() string {
-	return [...]string{"expired", "evicted", "hung-up", "unsolicited", "shutdown", "flushed", "client-gone"}[r]
+	return [...]string{"expired", "evicted", "hung-up", "unsolicited", "shutdown", "flushed", "client-gone", "declined"}[r]
 }
 
 // Limits bound what is stored. Zero is no bound.
@@ -78,6 +79,12 @@ const (
 	OldestFirst Order = iota // first in, first out
 	NewestFirst              // last in, first out: what is not needed ages and expires
 )
+
+// Terms are what holds for one endpoint in the place of what holds for all.
+type Terms struct {
+	PerEndpoint int // 0: as Limits say; negative: no bound
+	Order       Order
+}
 
 // Store is a connection cache. It must be used by one goroutine only.
 type Store struct {

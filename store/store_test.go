@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 type twin struct {
 	limits      Limits
 	order       Order
+	terms       map[string]*Terms // by endpoint, as long as that exists
 	now         Tick
 	connections []twinConnection
 	bindings    []twinBinding
@@ -85,7 +87,11 @@ func (w *twin) evict(endpoint string) (closed []int) {
 			n++
 		}
 	}
-	for limit := w.limits.PerEndpoint; limit > 0 && n >= limit; n-- {
+	perEndpoint := w.limits.PerEndpoint
+	if t := w.terms[endpoint]; t != nil && t.PerEndpoint != 0 {
+		perEndpoint = t.PerEndpoint
+	}
+	for ; perEndpoint > 0 && n >= perEndpoint; n-- {
 		drop(soonest(w.connections, at))
 	}
 	for limit := w.limits.Connections; limit > 0 && len(w.connections) >= limit; {
@@ -94,9 +100,16 @@ func (w *twin) evict(endpoint string) (closed []int) {
 	return closed
 }
 
+func (w *twin) orderOf(endpoint string) Order {
+	if t := w.terms[endpoint]; t != nil {
+		return t.Order
+	}
+	return w.order
+}
+
 func (w *twin) findEndpoint(endpoint string) (c twinConnection, ok bool) {
 	connections := slices.All(w.connections)
-	if w.order == NewestFirst {
+	if w.orderOf(endpoint) == NewestFirst {
 		connections = slices.Backward(w.connections)
 	}
 	for i, c := range connections {
@@ -219,6 +232,7 @@ func newMachine(t *rapid.T) *machine {
 	}
 	m.twin.order = rapid.SampledFrom([]Order{OldestFirst, NewestFirst}).Draw(t, "order")
 	m.store.Limits, m.store.Order = m.twin.limits, m.twin.order
+	m.twin.terms = map[string]*Terms{}
 	return m
 }
 
@@ -240,6 +254,7 @@ func (m *machine) takeClosed() []int {
 var (
 	aName     = rapid.SampledFrom([]string{"", "a", "b", "smtp\nexample.com\n25\n"})
 	aProperty = rapid.SampledFrom([]string{"", "p", "q\nr"})
+	someTerms = rapid.SampledFrom([]*Terms{nil, {}, {Order: NewestFirst}, {PerEndpoint: 1}, {PerEndpoint: 3, Order: NewestFirst}, {PerEndpoint: -1}})
 )
 
 // deadline draws a deadline that nothing else has, so that there is one that is first.
@@ -256,7 +271,12 @@ func (m *machine) saveEndpoint(t *rapid.T) {
 	c := twinConnection{aName.Draw(t, "endpoint"), aProperty.Draw(t, "property"), 0, m.deadline(t), 0}
 	m.serial++
 	c.fd, c.serial = m.lowestFD(), m.serial
-	m.store.Save(m.store.Prepare([]byte(c.endpoint), []byte(c.property)), c.fd, c.deadline)
+	prepared := m.store.Prepare([]byte(c.endpoint), []byte(c.property))
+	if rapid.Bool().Draw(t, "govern") {
+		m.twin.terms[c.endpoint] = someTerms.Draw(t, "terms")
+		m.store.Govern(prepared, m.twin.terms[c.endpoint])
+	}
+	m.store.Save(prepared, c.fd, c.deadline)
 	want := m.twin.evict(c.endpoint)
 	slices.Sort(want)
 	if closed := m.takeClosed(); !slices.Equal(closed, want) || len(closed) > 0 && m.why != Evicted {
@@ -285,7 +305,7 @@ func (m *machine) remove(t *rapid.T) {
 		t.Skip("nothing to remove")
 	}
 	c := e.oldest
-	if m.twin.order == NewestFirst {
+	if m.twin.orderOf(name) == NewestFirst {
 		c = e.newest
 	}
 	m.store.Remove(c, HungUp)
@@ -297,6 +317,17 @@ func (m *machine) remove(t *rapid.T) {
 // abandonSave is a client that vanishes before it sends the descriptor.
 func (m *machine) abandonSave(t *rapid.T) {
 	m.store.Release(m.store.Prepare([]byte(aName.Draw(t, "endpoint")), []byte("unused")))
+}
+
+// decline is a connection that is not to be cached.
+func (m *machine) decline(t *rapid.T) {
+	m.serial++
+	fd := 1000 + m.serial
+	m.inside[fd] = true
+	m.store.Decline(m.store.Prepare([]byte(aName.Draw(t, "endpoint")), []byte("declined")), fd)
+	if closed := m.takeClosed(); !slices.Equal(closed, []int{fd}) || m.why != Declined {
+		t.Fatalf("closed %v, want %d (%v)", closed, fd, m.why)
+	}
 }
 
 func (m *machine) saveDestination(t *rapid.T) {
@@ -373,7 +404,15 @@ func (m *machine) advanceTo(t *rapid.T, now Tick) {
 	}
 }
 
+// referenced tells whether a connection or a binding refers to an endpoint.
+func (m *machine) referenced(endpoint string) bool {
+	return slices.ContainsFunc(m.twin.connections, func(c twinConnection) bool { return c.endpoint == endpoint }) ||
+		slices.ContainsFunc(m.twin.bindings, func(b twinBinding) bool { return b.endpoint == endpoint }) ||
+		slices.ContainsFunc(m.found, func(f found) bool { return f.twin.endpoint == endpoint })
+}
+
 func (m *machine) check(t *rapid.T) {
+	maps.DeleteFunc(m.twin.terms, func(endpoint string, _ *Terms) bool { return !m.referenced(endpoint) })
 	want := m.twin.size()
 	want.Text = m.twin.text(m.found)
 	if got := m.store.Size(); got != want {
@@ -393,6 +432,7 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine(t)
 		actions := m.actions()
+		actions["decline"] = m.decline
 		actions[""] = m.check
 		t.Repeat(actions)
 		for len(m.found) > 0 {
@@ -409,6 +449,24 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 			t.Fatalf("%d names remain of an empty store", n)
 		}
 	})
+}
+
+// A name that is used again has no terms of old.
+func TestTermsEndWithTheEndpoint(t *testing.T) {
+	s := New(func(int, Reason) {})
+	for _, terms := range []*Terms{{PerEndpoint: 1}, nil} {
+		for n := range 2 {
+			c := s.Prepare([]byte("e"), nil)
+			if terms != nil {
+				s.Govern(c, terms)
+			}
+			s.Save(c, n, Tick(n+1))
+		}
+		if want := map[bool]int{true: 1, false: 2}[terms != nil]; s.Size().Connections != want {
+			t.Errorf("%d connections under %v, want %d", s.Size().Connections, terms, want)
+		}
+		s.Clear()
+	}
 }
 
 // actions are what can be done to a store.

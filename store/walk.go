@@ -83,7 +83,7 @@ func (s *Store) Reach(destination []byte, look int) (bindings, connections int) 
 		return 0, 0
 	}
 	for b, n := d.first, 0; b != nil && n < look; b, n = b.next, n+1 {
-		connections += b.endpoint.connections
+		connections += int(b.endpoint.connections)
 	}
 	return d.bindings, connections
 }
