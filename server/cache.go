@@ -18,6 +18,7 @@ type cache struct {
 	watch       *watch              // may be nil
 	close       func(fd int)        // closes a connection that a client has taken
 	culprit     func(fd int) string // tells who a client is; may be nil
+	judge       *judge              // nil: there is no policy
 	ttlLimit    int                 // seconds: connection_cache_ttl_limit
 	log         Logger
 	verbose     bool
@@ -40,13 +41,24 @@ type cache struct {
 	process       func() figures
 }
 
-// save puts a prepared connection into the store.
-func (c *cache) save(connection *store.Connection, fd, ttl int) {
+// save puts a prepared connection into the store, or closes it if the terms say so. They
+// are nil if there is no policy.
+func (c *cache) save(connection *store.Connection, fd, ttl int, t *terms) {
 	if c.paused {
 		c.counters.ignored++
 		c.store.Release(connection)
 		c.close(fd)
 		return
+	}
+	if t != nil {
+		if c.watch != nil {
+			c.watch.polite(fd, t.quit)
+		}
+		if t.decline {
+			c.store.Decline(connection, fd)
+			return
+		}
+		c.store.Govern(connection, t.kept)
 	}
 	c.counters.saved++
 	c.store.Save(connection, fd, c.deadline(ttl))
@@ -56,10 +68,15 @@ func (c *cache) save(connection *store.Connection, fd, ttl int) {
 	}
 }
 
-// saveDestination saves a binding. It returns false if there is no room.
-func (c *cache) saveDestination(r proto.Request) bool {
+// saveDestination saves a binding, if the terms do not decline it. It returns false if there is
+// no room.
+func (c *cache) saveDestination(r proto.Request, t *terms) bool {
 	if c.paused {
 		c.counters.ignoredBindings++
+		return true
+	}
+	if t != nil && t.decline {
+		c.stats.unbound++
 		return true
 	}
 	if !c.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, c.deadline(r.TTL)) {

@@ -73,6 +73,8 @@ func (s *statistics) add(more *statistics) {
 	s.rejected += more.rejected
 	s.crowded += more.crowded
 	s.greedy += more.greedy
+	s.unbound += more.unbound
+	s.shortened += more.shortened
 }
 
 func (l *lookups) add(more lookups) {
@@ -188,9 +190,11 @@ func (c *cache) statistics(out []byte) []byte {
 	r.number("connections_saved", counted.saved)
 	r.number("connections_put_back", counted.putBack)
 	r.number("connections_ignored", counted.ignored)
+	r.number("connections_declined", closedBy(store.Declined))
 	r.number("bindings_saved", bound)
 	r.number("bindings_refreshed", counted.bound-bound)
 	r.number("bindings_ignored", counted.ignoredBindings)
+	r.number("bindings_declined", past.unbound)
 	r.number("bindings_expired", expiredBindings)
 	r.number("bindings_displaced", displaced)
 	r.number("bindings_flushed", counted.flushedBindings)
@@ -208,6 +212,7 @@ func (c *cache) statistics(out []byte) []byte {
 	r.number("admin_requests", counted.admin)
 	r.number("admin_denied", counted.denied)
 	r.number("ttl_lowered", past.lowered)
+	r.number("ttl_lowered_by_policy", past.shortened)
 	r.number("saves_refused", past.refused)
 	r.number("descriptors_lost", past.lost)
 	r.number("clients_delayed", past.rejected)

@@ -6,15 +6,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/scache/scache/store"
 	"github.com/scache/scache/timerwheel"
 )
 
 // farewell closes the connections that leave the cache without a client, some in a
-// turn, and says QUIT first if connection_cache_close_handshake says so.
+// turn, and says QUIT first to those that are to hear it.
 type farewell struct {
 	server    *Server
-	quit      bool
 	queue     []leaving // from head on
 	head      int
 	lingering map[*lingering]struct{}
@@ -23,8 +21,8 @@ type farewell struct {
 
 // leaving is a connection that is out of the store and not closed yet.
 type leaving struct {
-	fd  int
-	why store.Reason
+	fd   int
+	quit bool // say QUIT to it
 }
 
 const (
@@ -44,8 +42,8 @@ var (
 )
 
 // add takes a connection that has left the store.
-func (f *farewell) add(fd int, why store.Reason) {
-	f.queue = append(f.queue, leaving{fd, why})
+func (f *farewell) add(fd int, quit bool) {
+	f.queue = append(f.queue, leaving{fd, quit})
 }
 
 // waiting reports whether there is something to close right now.
@@ -61,7 +59,7 @@ func (f *farewell) done() bool { return !f.waiting() && len(f.lingering) == 0 }
 func (f *farewell) some() {
 	for n := 0; f.waiting() && n < farewellsPerTurn; n++ {
 		l := f.next()
-		if !f.quit || l.why == store.HungUp || !f.sayQuit(l.fd) || !f.linger(l.fd) {
+		if !l.quit || !f.sayQuit(l.fd) || !f.linger(l.fd) {
 			f.server.descriptors.close(l.fd)
 		}
 	}
@@ -80,7 +78,7 @@ func (f *farewell) next() leaving {
 func (f *farewell) hurry() bool {
 	if f.waiting() {
 		l := f.next()
-		if f.quit && l.why != store.HungUp {
+		if l.quit {
 			f.sayQuit(l.fd)
 		}
 		f.server.descriptors.close(l.fd)

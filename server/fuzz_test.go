@@ -65,6 +65,9 @@ func newCrowd(t *testing.T) *crowd {
 	c.cache = pureCache(2, c.leaves)
 	c.cache.limits = store.Limits{Connections: 4, PerEndpoint: 3, Bindings: 5, PerDestination: 2, Text: 60}
 	c.cache.store.Limits = c.cache.limits
+	c.cache.judge = newJudge(&Config{Policy: rules(t, `destination=a endpoint=b cache=no
+		endpoint=a keep=2 order=lifo
+		destination=b keep=1 ttl=1`)})
 	for range 3 {
 		c.players = append(c.players, c.newMember())
 	}

@@ -130,7 +130,7 @@ func (s *Server) sendCache(channel *handover.Channel, c *cache, successor *conn,
 	if err := sendBindings(channel, c.store, count); err != nil {
 		return err
 	}
-	if err := sendConnections(channel, c.store, count); err != nil {
+	if err := sendConnections(channel, c, count); err != nil {
 		return err
 	}
 	for client := range s.clients {
@@ -165,12 +165,12 @@ func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End
 	return channel.Send(&handover.Record{Bindings: batch})
 }
 
-func sendConnections(channel *handover.Channel, s *store.Store, count *handover.End) (err error) {
+func sendConnections(channel *handover.Channel, cache *cache, count *handover.End) (err error) {
 	batch := make([]handover.Connection, 0, handover.Batch)
 	descriptors := make([]int, 0, handover.Batch)
 	text := 0
-	for c := range s.Connections() {
-		batch, descriptors = append(batch, *connectionRecord(c)), append(descriptors, c.FD())
+	for c := range cache.store.Connections() {
+		batch, descriptors = append(batch, *cache.connectionRecord(c)), append(descriptors, c.FD())
 		if text += len(c.Endpoint()) + len(c.Property()); len(batch) < cap(batch) && text < handover.BatchText {
 			continue
 		}
@@ -199,12 +199,13 @@ func (c *cache) record() *handover.Cache {
 	return record
 }
 
-func connectionRecord(c *store.Connection) *handover.Connection {
+func (c *cache) connectionRecord(connection *store.Connection) *handover.Connection {
 	return &handover.Connection{
-		Endpoint: c.Endpoint(),
-		Property: c.Property(),
-		Deadline: uint64(c.Deadline()),
-		Serial:   c.Serial(),
+		Endpoint: connection.Endpoint(),
+		Property: connection.Property(),
+		Deadline: uint64(connection.Deadline()),
+		Serial:   connection.Serial(),
+		Terms:    c.termsOf(connection).record(),
 	}
 }
 
@@ -219,7 +220,9 @@ func (c *conn) record() (record *handover.Client, descriptors []int) {
 		Handed:   c.handed,
 		Due:      dueTick(&c.timer),
 		TooLong:  s.tooLong,
-		TTL:      s.ttl,
+		TTL:      int(s.ttl),
+		Terms:    s.terms.record(),
+		Bound:    s.bound,
 	}
 	if s.state == onErrand {
 		// It has to ask again: what it has been told so far ends here.
@@ -232,9 +235,9 @@ func (c *conn) record() (record *handover.Client, descriptors []int) {
 	switch {
 	case s.connection == nil:
 	case s.state == awaitingDescriptor:
-		record.Prepared = connectionRecord(s.connection)
+		record.Prepared = s.cache.connectionRecord(s.connection)
 	default:
-		record.Found, record.HasFound = connectionRecord(s.connection), true
+		record.Found, record.HasFound = s.cache.connectionRecord(s.connection), true
 		descriptors = append(descriptors, s.connection.FD())
 	}
 	if c.in.fd >= 0 {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/scache/scache/internal/wire"
 	"github.com/scache/scache/loop"
+	"github.com/scache/scache/policy"
 	"github.com/scache/scache/store"
 	"github.com/scache/scache/timerwheel"
 )
@@ -41,6 +42,9 @@ type Config struct {
 	ClientMemory int
 	Order        store.Order // connection_cache_reuse_order
 	Quit         bool        // connection_cache_close_handshake: say QUIT to what leaves the cache
+	// Policy is connection_cache_policy_file, which the server uses alone from now on; nil is
+	// none. What its rules say goes before Limits.PerEndpoint, Order and Quit.
+	Policy *policy.Policy
 
 	// Parent is a descriptor, not owned, whose hang-up tells the server to stop:
 	// master(8)'s end of the status channel. -1 is none.
@@ -79,6 +83,7 @@ type Server struct {
 	loop        *loop.Loop
 	clock       clock
 	caches      []*cache
+	judge       *judge // nil: there is no policy
 	wire        wire.Wire
 	descriptors descriptors
 	farewell    farewell
@@ -159,7 +164,8 @@ func New(config Config, caches ...Cache) (*Server, error) {
 
 		introduced: make(chan int, 1),
 	}
-	s.farewell = farewell{server: s, quit: config.Quit, lingering: make(map[*lingering]struct{})}
+	s.farewell = farewell{server: s, lingering: make(map[*lingering]struct{})}
+	s.judge = newJudge(&s.config)
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = s.loseGrace
@@ -218,13 +224,14 @@ func (s *Server) newCache(name string) *cache {
 		name:     name,
 		close:    s.descriptors.close,
 		culprit:  culprit,
+		judge:    s.judge,
 		ttlLimit: int(s.config.TTLLimit / time.Second),
 
 		succeedable: s.config.HandOver,
 
 		log:      log,
 		verbose:  s.config.Verbose,
-		stats:    statistics{since: time.Now()},
+		stats:    statistics{since: time.Now(), governed: s.judge != nil},
 		counters: newCounters(),
 		activity: newActivity(),
 		faults:   faults{log: log},
@@ -248,6 +255,7 @@ func (s *Server) newCache(name string) *cache {
 // statistics. It can be called once.
 func (s *Server) Run() error {
 	defer s.finish()
+	s.judge.announce(s.config.Log, s.config.TTLLimit)
 	for !s.stopped {
 		if err := s.loop.Wait(s.sleep()); err != nil {
 			return err
@@ -362,7 +370,7 @@ func (s *Server) reportStatistics() {
 func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
 	c.stats.closed[why]++
 	c.watch.end(fd)
-	s.farewell.add(fd, why)
+	s.farewell.add(fd, why != store.HungUp && c.watch.quit(fd))
 }
 
 // adaptToLimit bounds the number of connections by the descriptor limit, which others

@@ -36,14 +36,17 @@ type session struct {
 	framer  proto.Framer
 	scanned int      // bytes of the input that the framer has seen
 	tooLong bool     // the message is longer than maxMessage; its beginning is dropped
+	bound   uint32   // hash of the endpoint that terms are for, if a connection may follow
 	op      proto.Op // what the message that is too long asks for
 
 	// connection is outside the store, and the session's: prepared while the
 	// state is awaitingDescriptor, found from awaitingGoAhead to
 	// awaitingAcknowledgement, else nil.
 	connection *store.Connection
-	ttl        int // seconds, for the prepared one
-	texts      int // bytes that the prepared one takes
+	ttl        int32 // seconds, for the prepared one
+	texts      int32 // bytes that the prepared one takes
+
+	terms *terms // of the last save; nil without a policy
 
 	out []byte // replies to be sent, before any descriptor
 
@@ -167,6 +170,7 @@ func (s *session) answer(r proto.Request) {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
 		return
 	}
+	s.govern(&r)
 	s.limitTTL(r.TTL)
 	switch r.Op {
 	case proto.SaveEndpoint:
@@ -175,13 +179,13 @@ func (s *session) answer(r proto.Request) {
 			s.refuse(r)
 			return
 		}
-		s.ttl, s.texts = r.TTL, len(r.Endpoint)+len(r.EndpointProperty)
+		s.ttl, s.texts = int32(r.TTL), int32(len(r.Endpoint)+len(r.EndpointProperty))
 		s.out = append(s.out, proto.DummyMessage...)
 		s.state = awaitingDescriptor
 	case proto.FindEndpoint:
 		s.findEndpoint(r)
 	case proto.SaveDestination:
-		if !s.cache.saveDestination(r) {
+		if !s.cache.saveDestination(r, s.terms) {
 			s.refuse(r)
 			return
 		}
@@ -247,7 +251,7 @@ func (s *session) descriptor(fd int) {
 		s.out = proto.AppendStatus(s.out, proto.Failed)
 		return
 	}
-	s.cache.save(c, fd, s.ttl)
+	s.cache.save(c, fd, int(s.ttl), s.terms)
 	s.out = proto.AppendStatus(s.out, proto.OK)
 }
 
@@ -275,7 +279,7 @@ func (s *session) lost() {
 // prepared returns the bytes that the cache holds for a save_endp which is not done.
 func (s *session) prepared() int {
 	if s.state == awaitingDescriptor {
-		return s.texts
+		return int(s.texts)
 	}
 	return 0
 }
@@ -335,8 +339,12 @@ func (n clientName) String() string {
 
 // trace logs a request and what became of it.
 func (s *session) trace(r proto.Request) {
-	s.cache.log.Infof("client %d: %v destination %q endpoint %q ttl %d: %v",
-		s.client, r.Op, r.Destination, r.Endpoint, r.TTL, s.state)
+	rule := ""
+	if save := r.Op == proto.SaveDestination || r.Op == proto.SaveEndpoint; save && !r.Malformed && s.terms != nil && s.terms.line > 0 {
+		rule = fmt.Sprintf(", policy line %d", s.terms.line)
+	}
+	s.cache.log.Infof("client %d: %v destination %q endpoint %q ttl %d: %v%s",
+		s.client, r.Op, r.Destination, r.Endpoint, r.TTL, s.state, rule)
 }
 
 // putBack returns a connection that was found and not handed over.

@@ -204,7 +204,10 @@ func (p *player) finish() {
 
 // playAtEverySplit plays a script as a whole, byte by byte, and cut in two at every
 // place.
-func playAtEverySplit(t *testing.T, text string) {
+func playAtEverySplit(t *testing.T, text string) { playAtEverySplitUnder(t, nil, text) }
+
+// playAtEverySplitUnder does so with a judge.
+func playAtEverySplitUnder(t *testing.T, j *judge, text string) {
 	steps := parseScript(t, text)
 	total := 0
 	for _, s := range steps {
@@ -216,6 +219,7 @@ func playAtEverySplit(t *testing.T, text string) {
 		}
 		t.Log(name) // shown with a failure
 		p := newPlayer(t)
+		p.session.cache.judge = j
 		p.play(steps, cut)
 		p.finish()
 	}
@@ -448,8 +452,9 @@ func TestTooLongMessage(t *testing.T) {
 	p.finish()
 }
 
-func TestNothingIsAllocatedInTheSteadyState(t *testing.T) {
-	p := newPlayer(t)
+func TestNothingIsAllocatedInTheSteadyState(t *testing.T) { steadyState(t, newPlayer(t)) }
+
+func steadyState(t *testing.T, p *player) {
 	p.session.out = make([]byte, 0, 4096)
 	talk := func(msg string, fd int) {
 		// A view, as conn gives it; deliver makes copies.

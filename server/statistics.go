@@ -30,6 +30,10 @@ type statistics struct {
 	crowded   int                // hand-overs that had to wait for others on their way
 	greedy    int                // clients disconnected for what they made us keep
 	displaced int                // bindings dropped to make room, up to the last report
+
+	governed  bool // there is a policy
+	unbound   int  // bindings that it declined
+	shortened int  // times to live that it lowered
 }
 
 // each calls visit with each counter, by a name that stays the same in all versions.
@@ -52,6 +56,8 @@ func (s *statistics) each(visit func(name string, counter *int)) {
 	visit("rejected", &s.rejected)
 	visit("crowded", &s.crowded)
 	visit("greedy", &s.greedy)
+	visit("unbound", &s.unbound)
+	visit("shortened", &s.shortened)
 }
 
 type lookups struct{ hits, misses int }
@@ -106,21 +112,27 @@ func (s *statistics) report(log Logger, now time.Time, displaced int) {
 			s.maxDestinations, s.maxEndpoints, s.maxConnections)
 	}
 	s.reportMore(log, displaced-s.displaced)
-	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced}
+	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced, governed: s.governed}
 }
 
 // reportMore logs one line if something happened that Postfix's has no word for.
 func (s *statistics) reportMore(log Logger, displaced int) {
 	closed := s.closed
 	closed[store.Expired], closed[store.Shutdown] = 0, 0
-	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.rejected+s.crowded+s.greedy+displaced == 0 {
+	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.rejected+s.crowded+s.greedy+displaced+s.unbound+s.shortened == 0 {
 		return
 	}
 	var line strings.Builder
 	line.WriteString("closed:")
 	for why, n := range s.closed {
-		fmt.Fprintf(&line, " %v=%d", store.Reason(why), n)
+		if why := store.Reason(why); why != store.Declined || s.governed {
+			fmt.Fprintf(&line, " %v=%d", why, n)
+		}
 	}
-	log.Infof("%s; displaced bindings=%d lowered ttl=%d refused saves=%d lost descriptors=%d delayed clients=%d delayed hand-overs=%d disconnected clients=%d",
-		line.String(), displaced, s.lowered, s.refused, s.lost, s.rejected, s.crowded, s.greedy)
+	fmt.Fprintf(&line, "; displaced bindings=%d lowered ttl=%d refused saves=%d lost descriptors=%d delayed clients=%d delayed hand-overs=%d disconnected clients=%d",
+		displaced, s.lowered, s.refused, s.lost, s.rejected, s.crowded, s.greedy)
+	if s.governed {
+		fmt.Fprintf(&line, "; policy: declined bindings=%d lowered ttl=%d", s.unbound, s.shortened)
+	}
+	log.Infof("%s", line.String())
 }

@@ -280,10 +280,17 @@ func (s *Server) cacheNamed(name string) *cache {
 
 // restoreConnection puts a connection into its cache.
 func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *store.Connection {
+	t := c.judge.inherit(r.Terms)
+	if t != nil {
+		c.watch.polite(fd, t.quit)
+	}
 	connection := c.store.Restore(r.Endpoint, r.Property, fd, r.Serial, timerwheel.Tick(r.Deadline))
 	if connection == nil { // connection_cache_text_limit is lower here
 		s.dismiss(c, fd, store.Evicted)
 		return nil
+	}
+	if t != nil {
+		c.store.Govern(connection, t.kept)
 	}
 	c.watch.begin(connection)
 	return connection
@@ -300,7 +307,8 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 	session := &c.session
 	session.state = state(r.State)
 	session.out = r.Output
-	session.ttl = r.TTL
+	session.ttl = int32(r.TTL)
+	session.terms, session.bound = cache.judge.inherit(r.Terms), r.Bound
 	if r.TooLong {
 		session.tooLong, session.op, session.framer = true, proto.Op(r.Op), proto.FramerAt(r.Framer)
 	}
@@ -308,7 +316,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 	c.handed = r.Handed
 	if r.Prepared != nil {
 		session.connection = cache.store.Prepare(r.Prepared.Endpoint, r.Prepared.Property)
-		session.texts = len(r.Prepared.Endpoint) + len(r.Prepared.Property)
+		session.texts = int32(len(r.Prepared.Endpoint) + len(r.Prepared.Property))
 	}
 	if r.Found != nil {
 		if session.connection = s.restoreConnection(cache, r.Found, rest[0]); session.connection != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/scache/scache/internal/table"
 	"github.com/scache/scache/internal/wire"
 	"github.com/scache/scache/store"
 )
@@ -14,13 +15,11 @@ import (
 // Most connections are found again within milliseconds. To register those would cost
 // them two system calls for nothing, so it is left until they have rested for a while.
 type watch struct {
-	server *Server
-	cache  *cache
-	wire   wire.Wire
-	// unsolicited is whether a connection is unfit, too, on which the far end spoke.
-	unsolicited bool
-
-	fresh, rested []saving // of this period, and of the one before
+	server        *Server
+	cache         *cache
+	wire          wire.Wire
+	quits         table.Table[bool] // those saved last with each descriptor, under a policy
+	fresh, rested []saving          // of this period, and of the one before
 	timer         timer
 }
 
@@ -37,9 +36,22 @@ const (
 )
 
 func newWatch(s *Server, c *cache) *watch {
-	w := &watch{server: s, cache: c, unsolicited: s.config.Quit}
+	w := &watch{server: s, cache: c}
 	w.timer.call = w.due
 	return w
+}
+
+// polite is told with each descriptor that is saved under a policy whether that wants
+// QUIT said.
+func (w *watch) polite(fd int, quit bool) { *w.quits.At(fd) = quit }
+
+// quit reports whether QUIT is to be said on a connection that leaves the cache. If so, it
+// is unfit, too, if the far end spoke unasked.
+func (w *watch) quit(fd int) bool {
+	if w.cache.judge == nil {
+		return w.server.config.Quit
+	}
+	return *w.quits.At(fd)
 }
 
 // begin is called with a connection that has come into the store.
@@ -87,7 +99,7 @@ func (w *watch) register(fd int) {
 		return
 	}
 	register := w.server.loop.Watch
-	if w.unsolicited {
+	if w.quit(fd) {
 		register = w.server.loop.Add
 	}
 	_ = register(fd, w) // if it fails, there is the last look
@@ -107,7 +119,7 @@ func (w *watch) look(fd int) (why store.Reason, unfit bool) {
 	switch {
 	case closed:
 		return store.HungUp, true
-	case unread && w.unsolicited:
+	case unread && w.quit(fd):
 		return store.Unsolicited, true
 	}
 	return 0, false

@@ -83,6 +83,18 @@ type Connection struct {
 	Endpoint, Property []byte
 	Deadline           uint64
 	Serial             uint64
+	Terms              *Terms // nil: there is no policy
+}
+
+// Terms are those of a policy, under which a connection was saved, or is being saved. They are
+// comparable, and few.
+type Terms struct {
+	Decline bool // it is not kept
+	TTL     int  // seconds, at most
+	Quit    bool // say QUIT to it
+	// Governed is whether Keep and Order are its endpoint's.
+	Governed    bool
+	Keep, Order int
 }
 
 // Client is one that is connected. Its descriptors are its socket, that of Found if
@@ -99,6 +111,9 @@ type Client struct {
 	TooLong bool
 	Op      int
 	Framer  byte
+
+	Terms *Terms // of Prepared, or of what follows a binding; nil: none
+	Bound uint32 // the endpoint of that, by a hash
 
 	TTL        int         // of Prepared, in seconds
 	Prepared   *Connection // a save whose descriptor is due
