@@ -12,10 +12,11 @@ const module = "github.com/scache/scache"
 // imports is who may import whom: one way only, so that each package can be
 // understood without those above it.
 var imports = map[string][]string{
-	"":                  {"client", "postfix", "server", "store", "systemd"}, // client is for "scache check"
-	"server":            {"internal/handover", "internal/wire", "loop", "proto", "store", "timerwheel"},
+	"":                  {"client", "policy", "postfix", "server", "store", "systemd"}, // client is for "scache check"
+	"server":            {"internal/handover", "internal/table", "internal/wire", "loop", "policy", "proto", "store", "timerwheel"},
 	"store":             {"internal/table", "timerwheel"},
 	"loop":              {"internal/table"},
+	"policy":            {},
 	"proto":             {},
 	"timerwheel":        {},
 	"postfix":           {},

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/policy"
 	"github.com/scache/scache/postfix"
 	"github.com/scache/scache/server"
 	"github.com/scache/scache/store"
@@ -48,7 +49,11 @@ func main() {
 // daemon is life under master(8). Whatever keeps it from serving is fatal: a line
 // in the log, a pause, exit status 1.
 func daemon() {
-	d := postfix.Start(os.Args)
+	var rules *policy.Policy
+	d := postfix.Start(os.Args, func(p *postfix.Params) (err error) {
+		rules, err = loadPolicy(p.PolicyFile)
+		return err
+	})
 	defer d.Log.Recover()
 	watchdog := postfix.NewWatchdog(d.Params.DaemonTimeout, func() { d.Log.Fatalf("watchdog timeout") })
 	config := server.Config{
@@ -68,6 +73,7 @@ func daemon() {
 		},
 		ClientMemory: d.Params.ClientMemoryLimit,
 		Quit:         d.Params.Quit,
+		Policy:       rules,
 		Parent:       d.Status.FD(),
 		FirstClient:  d.Status.Announce,
 		Watchdog:     watchdog,
@@ -93,6 +99,14 @@ func daemon() {
 		d.Log.Fatalf("%v", err)
 	}
 	finishStandardInput()
+}
+
+// loadPolicy reads a file of rules, if there is one.
+func loadPolicy(file string) (*policy.Policy, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return policy.Load(file)
 }
 
 // stopOnSignal makes signals end the server in good order.

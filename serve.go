@@ -57,7 +57,9 @@ type serveOptions struct {
 	mode      uint32   // their permissions
 	takeOver  bool     // from the server that is there already, if there is one
 	logFormat postfix.StderrFormat
-	config    server.Config
+	config    server.Config // without the policy
+
+	policyFile string
 }
 
 // parseServe reads the command line; the configuration has no log yet. passed is whether there
@@ -84,6 +86,7 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	flags.BoolVar(&o.takeOver, "takeover", false, "take over from the server that listens on the sockets, if there is one: its sockets, connections, clients, counters; it ends then")
 	order := flags.String("reuse-order", "fifo", "as connection_cache_reuse_order: fifo, or lifo")
 	handshake := flags.String("close-handshake", "none", "as connection_cache_close_handshake: none, or quit")
+	flags.StringVar(&o.policyFile, "policy-file", "", "as connection_cache_policy_file: `path` of a file of rules for destinations and endpoints")
 	logFormat := flags.String("log-format", "auto", "what the log looks like: text, journal, json, or auto, which is journal where standard error goes there, else text")
 	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
 	flags.Usage = func() {
@@ -148,7 +151,10 @@ func (o *serveOptions) addPath(path string) error {
 }
 
 // serveSockets serves until a signal or max_idle ends it, or another process takes over.
-func serveSockets(o serveOptions, service *service) error {
+func serveSockets(o serveOptions, service *service) (err error) {
+	if o.config.Policy, err = loadPolicy(o.policyFile); err != nil {
+		return err
+	}
 	log := o.config.Log
 	before, err := findServerBefore(o)
 	if err != nil {

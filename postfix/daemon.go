@@ -30,10 +30,13 @@ type Daemon struct {
 }
 
 // Start does everything up to serving; argv includes the program's name. It is to
-// be called first in main. An error of set-up ends the process: one line in the
-// log, a pause of a second, exit status 1.
-func Start(argv []string) *Daemon {
+// be called first in main. prepare, which may be nil, is called with the parameters
+// when all files can be read still, because the jail and the change of user follow. An
+// error of set-up ends the process: one line in the log, a pause of a second, exit
+// status 1.
+func Start(argv []string, prepare func(*Params) error) *Daemon {
 	s := newStarter(argv)
+	s.prepare = prepare
 	if err := s.start(); err != nil {
 		s.d.Log.Fatalf("%v", err)
 	}
@@ -46,6 +49,7 @@ type starter struct {
 	options   Options
 	postconf  *postconf
 	params    rawParams
+	prepare   func(*Params) error
 	owner     *account // to become; nil to stay who we are
 	optionErr error    // what was wrong with the command line,
 	adoptErr  error    // and with the descriptors, to be reported in due order
@@ -81,7 +85,7 @@ func (s *starter) setVerbose(n int) {
 func (s *starter) start() error {
 	steps := []func() error{
 		s.takeOptions, s.readParams, s.reopenLog, s.refuseTerminal, s.readOwnParams,
-		s.checkLimit, s.checkTransport, s.openStatus, s.debug, s.jail,
+		s.checkLimit, s.checkTransport, s.openStatus, s.debug, s.callPrepare, s.jail,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -224,6 +228,13 @@ func (s *starter) debug() error {
 	shell.Stdin, shell.Stdout, shell.Stderr = os.Stdin, os.Stdout, os.Stderr
 	_ = shell.Run()
 	return nil
+}
+
+func (s *starter) callPrepare() error {
+	if s.prepare == nil {
+		return nil
+	}
+	return s.prepare(&s.d.Params)
 }
 
 // jail changes to the queue directory and gives up what is not needed.

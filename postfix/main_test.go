@@ -59,7 +59,7 @@ type facts struct {
 }
 
 func daemonRole() {
-	d := Start(os.Args)
+	d := Start(os.Args, nil)
 	f := facts{
 		UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getgid(), PID: os.Getpid(),
 		Listeners: d.Listeners, Stdin: d.Stdin, HasStatus: d.Status != nil,

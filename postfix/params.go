@@ -3,6 +3,7 @@ package postfix
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,14 +19,15 @@ type Params struct {
 	DaemonTimeout    time.Duration // daemon_timeout, at least 1 s
 
 	// What Postfix does not have, each named connection_cache_...
-	SizeLimit         int  // size_limit: connections; 0: what the descriptors allow
-	EndpointLimit     int  // endpoint_limit: connections per endpoint; 0: no limit
-	BindingLimit      int  // binding_limit: bindings, at least 1
-	DestinationLimit  int  // destination_limit: bindings per destination, at least 1
-	TextLimit         int  // text_limit: bytes of labels and properties, at least 1
-	ClientMemoryLimit int  // client_memory_limit: bytes kept for clients, at least 1
-	LIFO              bool // reuse_order: the newest connection first
-	Quit              bool // close_handshake: QUIT before a close
+	SizeLimit         int    // size_limit: connections; 0: what the descriptors allow
+	EndpointLimit     int    // endpoint_limit: connections per endpoint; 0: no limit
+	BindingLimit      int    // binding_limit: bindings, at least 1
+	DestinationLimit  int    // destination_limit: bindings per destination, at least 1
+	TextLimit         int    // text_limit: bytes of labels and properties, at least 1
+	ClientMemoryLimit int    // client_memory_limit: bytes kept for clients, at least 1
+	LIFO              bool   // reuse_order: the newest connection first
+	Quit              bool   // close_handshake: QUIT before a close
+	PolicyFile        string // policy_file: an absolute path; empty: none
 
 	ConfigDirectory     string
 	QueueDirectory      string
@@ -58,6 +60,7 @@ var newDefaults = rawParams{
 	"connection_cache_client_memory_limit": "67108864",
 	"connection_cache_reuse_order":         "fifo",
 	"connection_cache_close_handshake":     "none",
+	"connection_cache_policy_file":         "",
 }
 
 // rawParams are parameter values by name, expanded but not converted.
@@ -131,10 +134,19 @@ func (r rawParams) own(p *Params) error {
 	if err != nil {
 		return err
 	}
-	return r.choices([]choiceParam{
+	err = r.choices([]choiceParam{
 		{"connection_cache_reuse_order", "fifo", "lifo", &p.LIFO},
 		{"connection_cache_close_handshake", "none", "quit", &p.Quit},
 	})
+	if err != nil {
+		return err
+	}
+	const policyFile = "connection_cache_policy_file"
+	p.PolicyFile = r[policyFile]
+	if p.PolicyFile != "" && !filepath.IsAbs(p.PolicyFile) {
+		return r.complain(policyFile, "bad value: %s (want the absolute path of a file)", p.PolicyFile)
+	}
+	return nil
 }
 
 type timeParam struct {
