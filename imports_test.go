@@ -27,7 +27,7 @@ var imports = map[string][]string{
 	"internal/table":    {},
 
 	"cmd/scachectl":          {"client", "cmd/scachectl/doctor", "cmd/scachectl/postconf", "cmd/scachectl/socket", "proto"},
-	"cmd/scachectl/doctor":   {"client", "cmd/scachectl/postconf", "cmd/scachectl/socket", "postfix"},
+	"cmd/scachectl/doctor":   {"client", "cmd/scachectl/postconf", "cmd/scachectl/socket", "policy", "postfix"},
 	"cmd/scachectl/postconf": {},
 	"cmd/scachectl/socket":   {"client", "cmd/scachectl/postconf"},
 }

@@ -68,11 +68,26 @@ func (a *app) printReport(r *doctor.Report) {
 		rows = append(rows, []string{agent.Service, agent.Caches, agent.TimeToLive, agent.TLS})
 	}
 	s.table([]string{"AGENT", "CACHES", "FOR", "UNDER TLS"}, rows)
+	a.printRules(r.Caches)
 	for _, f := range r.Findings {
 		s.printf("\n")
 		a.printFinding(f)
 	}
 	s.printf("\n%s\n", strings.Join(s.wrap(0, summary(r.Findings)), "\n"))
+}
+
+// printRules shows the rules for destinations that the caches have.
+func (a *app) printRules(caches []doctor.CacheReport) {
+	for _, c := range caches {
+		var rows [][]string
+		for _, r := range c.Rules {
+			rows = append(rows, []string{r.Place, r.Rule, r.Meaning})
+		}
+		if len(rows) > 0 {
+			a.screen.printf("\n")
+			a.screen.table([]string{"RULE OF " + strings.ToUpper(c.Service), "PATTERNS AND OPTIONS", "WHAT MATCHES IS"}, rows)
+		}
+	}
 }
 
 // indent is where the text of a finding begins, behind its severity.

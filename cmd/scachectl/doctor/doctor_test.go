@@ -143,8 +143,9 @@ var cases = []struct {
 }
 
 func TestRules(t *testing.T) {
-	// TestLog and, in test/ctl, TestDoctorOfOurs.
-	tried := map[string]bool{"gave-up": true, "throttled": true, "logged-time-to-live": true, "nothing-reused": true, "not-in-force": true}
+	// TestLog, TestPolicy and, in test/ctl, TestDoctorOfOurs.
+	tried := map[string]bool{"gave-up": true, "throttled": true, "logged-time-to-live": true, "nothing-reused": true, "not-in-force": true,
+		"policy-mistake": true, "policy-oddity": true}
 	for _, c := range cases {
 		tried[c.rule] = true
 		t.Run(c.name, func(t *testing.T) {
@@ -268,6 +269,38 @@ func TestLog(t *testing.T) {
 	lines += host + "postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
 	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 {
 		t.Errorf("read %+v", l)
+	}
+}
+
+// The rules for destinations are shown, and what is wrong with them.
+func TestPolicy(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := instance(t, withOurs()+"connection_cache_policy_file = "+file)
+	write("# ours\nhost=*.example.com keep=2\n* ttl=1s\n")
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := NewReport(s).Caches[0].Rules
+	if len(rules) != 2 || rules[0].Place != file+":2" || rules[0].Rule != "host=*.example.com keep=2" || !strings.Contains(rules[0].Meaning, "2 connections per endpoint") {
+		t.Errorf("rules %+v", rules)
+	}
+	write("* ttl=1h\n")
+	if f := diagnose(t, i)["policy-oddity"]; f.Severity != Warning {
+		t.Errorf("a time to live above the limit: %+v", f)
+	}
+	write("* keep=many\n")
+	if f := diagnose(t, i)["policy-mistake"]; f.Severity != Error || !strings.HasPrefix(f.Text, file+", line 1: ") {
+		t.Errorf("a wrong word: %+v", f)
+	}
+	os.Remove(file)
+	if f := diagnose(t, i)["policy-mistake"]; f.Severity != Error {
+		t.Errorf("no file: %+v", f)
 	}
 }
 

@@ -44,7 +44,7 @@ var rules = []func(s *System, yield func(Finding)){
 	neverCached, onDemandOnly, unmatchable, loweredTimeToLive, fewUses, briefUse,
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
 	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
-	fewPerEndpoint, fewInAll, notInForce,
+	fewPerEndpoint, fewInAll, notInForce, policyMistake, policyOddity,
 	socketTrouble, loggedTrouble, nothingReused,
 }
 

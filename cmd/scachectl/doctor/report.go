@@ -19,6 +19,15 @@ type CacheReport struct {
 	Service string `json:"service"`
 	Program string `json:"program"`
 	Socket  string `json:"socket"`
+
+	Rules []RuleReport `json:"rules,omitempty"` // of connection_cache_policy_file, in order
+}
+
+// RuleReport is a rule for destinations, as it is written and in words.
+type RuleReport struct {
+	Place   string `json:"place"` // file and line
+	Rule    string `json:"rule"`
+	Meaning string `json:"meaning"`
 }
 
 // AgentReport is what a delivery agent caches, in words.
@@ -42,7 +51,7 @@ func NewReport(s *System) *Report {
 	r.Postfix.Version = s.Main["mail_version"]
 	r.Postfix.ConfigDirectory = s.Main["config_directory"]
 	for _, c := range s.Caches {
-		r.Caches = append(r.Caches, CacheReport{c.Name, c.program(), c.answer()})
+		r.Caches = append(r.Caches, CacheReport{c.Name, c.program(), c.answer(), c.rules()})
 	}
 	for _, a := range s.Agents {
 		r.Agents = append(r.Agents, AgentReport{a.Name, a.policy(), s.granted(a), a.underTLS()})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scache/scache/cmd/scachectl/postconf"
+	"github.com/scache/scache/policy"
 	"github.com/scache/scache/postfix"
 )
 
@@ -87,6 +88,9 @@ type Cache struct {
 	Settings Settings          // by master.cf and main.cf; without Service, those in force
 	Binary   Binary
 	Socket   Socket
+
+	Policy        *policy.Policy // of connection_cache_policy_file; nil: none, or PolicyTrouble
+	PolicyTrouble error          // why it cannot be read
 }
 
 func (a *Agent) cacheName() string { return a.Settings["connection_cache_service_name"] }
@@ -180,6 +184,9 @@ func (s *System) addCache(ctx context.Context, name string) error {
 	var err error
 	c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, cacheNames)
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
+	if file := c.Settings["connection_cache_policy_file"]; file != "" && c.Binary.Ours {
+		c.Policy, c.PolicyTrouble = policy.Load(file)
+	}
 	return err
 }
 
