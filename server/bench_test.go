@@ -10,54 +10,58 @@ import (
 	"github.com/scache/scache/proto"
 )
 
-// benchClient is a client of a server that is called by hand, without epoll.
-type benchClient struct {
-	b      *testing.B
+// handClient is a client of a server that is called by hand, without epoll.
+type handClient struct {
+	tb     testing.TB
 	conn   *conn
 	fd     int
 	wire   wire.Wire
 	buffer [1000]byte
 }
 
-func newBenchClient(b *testing.B) *benchClient {
+func newHandClient(tb testing.TB) *handClient {
 	s, err := New(Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	near, far, err := socketpair()
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	c := &benchClient{b: b, conn: newConn(s, s.caches[0], near, false), fd: far}
+	c := &handClient{tb: tb, conn: newConn(s, s.caches[0], near, false), fd: far}
 	if err := s.admit(c.conn); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.ReportAllocs()
+	tb.Cleanup(func() {
+		s.finish()
+		unix.Close(far)
+	})
 	return c
 }
 
 // say sends a message and receives a reply of a certain length.
-func (c *benchClient) say(msg []byte, reply int) {
+func (c *handClient) say(msg []byte, reply int) {
 	if _, err := c.wire.Send(c.fd, msg); err != nil {
-		c.b.Fatal(err)
+		c.tb.Fatal(err)
 	}
 	c.hear(reply)
 }
 
-func (c *benchClient) hear(reply int) {
+func (c *handClient) hear(reply int) {
 	c.conn.Ready(c.conn.fd, false)
 	if reply == 0 {
 		return
 	}
 	if n, err := c.wire.Receive(c.fd, c.buffer[:]); n != reply {
-		c.b.Fatal(n, err)
+		c.tb.Fatal(n, err)
 	}
 }
 
 // BenchmarkMiss is a look-up that finds nothing, from the client's write to its
 // read.
 func BenchmarkMiss(b *testing.B) {
-	c := newBenchClient(b)
+	b.ReportAllocs()
+	c := newHandClient(b)
 	request := []byte(find("smtp\n192.0.2.1\n25\n0\n"))
 	for b.Loop() {
 		c.say(request, len(miss))
@@ -66,7 +70,8 @@ func BenchmarkMiss(b *testing.B) {
 
 // BenchmarkCycle saves a connection and finds it.
 func BenchmarkCycle(b *testing.B) {
-	c := newBenchClient(b)
+	b.ReportAllocs()
+	c := newHandClient(b)
 	cached, _, err := socketpair()
 	if err != nil {
 		b.Fatal(err)

@@ -29,6 +29,9 @@ type conn struct {
 	wantWrite bool // the loop reports when there is room to write
 	crowded   bool // its descriptor cannot be sent for the time being
 	later     bool // the server calls it again in a while
+	unasked   bool // the server calls it again now, though no event may have come
+	behind    bool // the next read tells what stands behind a descriptor
+	glued     bool // something stood behind the last descriptor
 	moved     bool // the client did what it owed us, since the timer was set
 	timer     timerwheel.Timer[timed]
 }
@@ -216,13 +219,13 @@ func (c *conn) fill() bool {
 func (c *conn) receive(buffer []byte) (n int, err error) {
 	if c.session.state != awaitingDescriptor {
 		n, err = c.server.wire.Receive(c.fd, buffer)
+		c.learn(n > 0)
 		if err == nil && n < len(buffer) && !c.hungUp {
 			// Nothing follows, but for one case that the kernel does not tell
 			// from it: it stops reading behind a descriptor, and there was one
 			// where none belongs. There will be no event for what is behind
 			// it, so look again, but not each time.
-			c.drained = true
-			c.server.callLater(c)
+			c.assumeDrained()
 		}
 		return n, err
 	}
@@ -245,7 +248,28 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 		c.server.descriptors.open++
 	}
 	c.in.fd = fd
+	if c.behind = c.glued; fd >= 0 && !c.glued && !c.hungUp {
+		// Nearly all clients wait for the status now. One that does not is
+		// known from its second time on.
+		c.assumeDrained()
+	}
 	return n, err
+}
+
+// assumeDrained says that there is nothing more to read, most probably. If there is,
+// it is found a little later.
+func (c *conn) assumeDrained() {
+	c.drained = true
+	c.server.callLater(c)
+}
+
+// learn is told whether a read has found something: which client sends more behind
+// a descriptor without waiting for the status.
+func (c *conn) learn(found bool) {
+	if c.behind || c.unasked && found {
+		c.glued = found
+	}
+	c.behind, c.unasked = false, false
 }
 
 // keepInput copies what is left of the input out of the shared buffer.

@@ -510,6 +510,7 @@ func (s *Server) callNow() {
 	for _, c := range s.callAgain {
 		c.later = false
 		if c.fd >= 0 {
+			c.unasked = true
 			s.loop.Again(c.fd)
 		}
 	}

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/proto"
+)
+
+// Behind a descriptor nothing is looked for at once, but with a client that is known
+// to go on there: found later, or at once, it is answered in order.
+func TestBehindADescriptor(t *testing.T) {
+	c := newHandClient(t)
+	saved := string(proto.AppendStatus(nil, proto.OK))
+	save := func(behind string) {
+		t.Helper()
+		c.say(proto.AppendSaveEndpoint(nil, 9, "E", "EP"), len(proto.DummyMessage))
+		sendRights(t, c.fd, "\x00", c.fd)
+		if behind != "" {
+			if _, err := unix.Write(c.fd, []byte(behind)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.conn.Ready(c.conn.fd, false)
+	}
+	for i, want := range []struct{ behind, once, later string }{
+		{find("x"), saved, miss},
+		{find("x") + find("y"), saved + miss + miss, ""},
+		{"", saved, ""},
+		{find("x"), saved, miss},
+		{find("x"), saved + miss, ""},
+	} {
+		save(want.behind)
+		if got := c.read(); got != want.once {
+			t.Errorf("save %d: %q at once, want %q", i, got, want.once)
+		}
+		c.conn.server.callNow()
+		c.conn.Ready(c.conn.fd, false)
+		if got := c.read(); got != want.later {
+			t.Errorf("save %d: %q later, want %q", i, got, want.later)
+		}
+	}
+}
+
+// read returns what has come from the server.
+func (c *handClient) read() string {
+	n, err := c.wire.Receive(c.fd, c.buffer[:])
+	if err != nil && err != unix.EAGAIN {
+		c.tb.Fatal(err)
+	}
+	return string(c.buffer[:n])
+}
