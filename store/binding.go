@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"hash/maphash"
 
 	"github.com/scache/scache/timerwheel"
 )
@@ -10,32 +9,65 @@ import (
 // A binding says that a destination can be reached at an endpoint. It is what it
 // is by its destination, property and endpoint.
 type binding struct {
-	destination *destination
-	endpoint    *endpoint
-	// The destination's label, the property and the endpoint's label, one behind
-	// the other: what a refresh compares with, in one place in memory.
-	text              []byte
-	property, through int32 // where the property begins and ends in text
+	// What a refresh touches stands in front, and in one place in memory.
+	deadline Tick
+	timer    timerwheel.Timer[*binding] // set for deadline, or for an earlier one
+	key      key
 
+	destination    *destination
+	endpoint       *endpoint
 	previous, next *binding // of the same destination, in the order of first saving
-	deadline       Tick
-	serial         uint64                     // see stamp
-	place          int32                      // in places
-	timer          timerwheel.Timer[*binding] // set for deadline, or for an earlier one
-	indexed        node[*binding]
+	serial         uint64   // see stamp
+	place          int32    // in places
 }
+
+// key is what a binding is found by: the destination's label, the property and the
+// endpoint's label, with a NUL byte, which no text contains, between them. What is
+// short, as that of smtp(8) is, stands in the binding itself: so it comes from memory
+// together with the rest, not after it.
+type key struct {
+	length int32
+	short  [140]byte
+	long   []byte // if it is too long for short
+}
+
+func (k *key) set(text []byte) {
+	k.length = int32(len(text))
+	if copy(k.short[:], text) < len(text) {
+		k.long = remember(k.long, text)
+	}
+}
+
+func (k *key) text() []byte {
+	if int(k.length) > len(k.short) {
+		return k.long
+	}
+	return k.short[:k.length]
+}
+
+// size is what counts as text.
+func (k *key) size() int { return int(k.length) - 2 }
+
+func (k *key) parts() (destination, property, endpoint []byte) {
+	destination, rest, _ := bytes.Cut(k.text(), separator)
+	property, endpoint, _ = bytes.Cut(rest, separator)
+	return destination, property, endpoint
+}
+
+var separator = []byte{0}
 
 // SaveDestination binds a destination to an endpoint until deadline. All texts are
 // copied. A binding that exists keeps its place and gets the new deadline, be it
 // later or earlier. It returns false if there is no room.
 func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline Tick) bool {
-	hash := s.bindingHash(destination, property, endpoint)
-	b := s.lookupBinding(hash, destination, property, endpoint)
+	key := s.bindingKey(destination, property, endpoint)
+	hash := s.hash(key)
+	b := s.lookupBinding(hash, key)
 	if b == nil {
 		if !s.makeRoomForBinding(destination, property, endpoint) {
 			return false
 		}
-		b = s.bind(hash, destination, property, endpoint)
+		b = s.bind(hash, key, destination, endpoint)
 	}
 	// A refresh leaves the timer alone, and with it its neighbours in the wheel:
 	// that is left to the one time when it is due.
@@ -44,6 +76,20 @@ func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline
 		s.bindingTimers.Set(&b.timer, b, deadline)
 	}
 	return true
+}
+
+// bindingKey is the text of a key, until the next call.
+func (s *Store) bindingKey(destination, property, endpoint []byte) []byte {
+	const largestSpare = 1 << 16
+	if cap(s.key) > largestSpare {
+		s.key = nil
+	}
+	s.key = append(append(append(append(append(s.key[:0], destination...), 0), property...), 0), endpoint...)
+	return s.key
+}
+
+func (s *Store) lookupBinding(hash uint64, key []byte) *binding {
+	return s.bindings.find(hash, func(b *binding) bool { return bytes.Equal(b.key.text(), key) })
 }
 
 // Bound returns how many bindings were made, refreshed ones not counted again.
@@ -86,23 +132,22 @@ func (s *Store) displace(b *binding) {
 
 // bind makes a binding, the last of its destination, and the destination if need
 // be.
-func (s *Store) bind(hash uint64, destination, property, endpoint []byte) *binding {
+func (s *Store) bind(hash uint64, key, destination, endpoint []byte) *binding {
 	b := s.freeBindings.take()
-	b.text = append(append(append(b.text[:0], destination...), property...), endpoint...)
-	b.property, b.through = int32(len(destination)), int32(len(destination)+len(property))
+	b.key.set(key)
 	b.serial, b.place = s.stamp(), s.places.take()
 	*s.places.At(int(b.place)) = b
 	s.bound++
 	b.endpoint = s.refer(endpoint)
-	s.bindings.add(&b.indexed, b, hash)
+	s.bindings.add(hash, b)
 	s.size.Bindings++
-	s.size.Text += len(b.text)
+	s.size.Text += b.key.size()
 
 	d := s.lookupDestination(destination)
 	if d == nil {
 		d = s.freeDestinations.take()
 		d.label = remember(d.label, destination)
-		s.destinations.add(&d.indexed, d, s.hash(destination))
+		s.destinations.add(s.hash(destination), d)
 		s.size.Destinations++
 		s.size.Text += len(destination)
 	}
@@ -135,7 +180,7 @@ func (s *Store) dropBinding(b *binding) {
 	b.previous, b.next, b.destination = nil, nil, nil
 	d.bindings--
 	if d.first == nil {
-		s.destinations.remove(&d.indexed)
+		s.destinations.remove(s.hash(d.label), d)
 		s.size.Destinations--
 		s.size.Text -= len(d.label)
 		d.label = trim(d.label)
@@ -143,31 +188,11 @@ func (s *Store) dropBinding(b *binding) {
 	}
 
 	s.places.give(b.place)
-	s.bindings.remove(&b.indexed)
+	s.bindings.remove(s.hash(b.key.text()), b)
 	s.size.Bindings--
-	s.size.Text -= len(b.text)
+	s.size.Text -= b.key.size()
 	s.release(b.endpoint)
 	b.endpoint = nil
-	b.text = trim(b.text)
+	b.key.long = trim(b.key.long)
 	s.freeBindings.give(b)
-}
-
-func (s *Store) lookupBinding(hash uint64, destination, property, endpoint []byte) *binding {
-	for n := s.bindings[hash]; n != nil; n = n.next {
-		b := n.item
-		if bytes.Equal(b.text[:b.property], destination) && bytes.Equal(b.text[b.property:b.through], property) && bytes.Equal(b.text[b.through:], endpoint) {
-			return b
-		}
-	}
-	return nil
-}
-
-func (s *Store) bindingHash(destination, property, endpoint []byte) uint64 {
-	var h maphash.Hash
-	h.SetSeed(s.seed)
-	for _, text := range [...][]byte{destination, property, endpoint} {
-		h.Write(text)
-		h.WriteByte(0) // no text contains one
-	}
-	return h.Sum64()
 }

@@ -160,7 +160,8 @@ func (s *Store) FindDestination(destination []byte) (c *Connection, property []b
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			return s.take(b.endpoint), b.text[b.property:b.through], passed
+			_, property, _ = b.key.parts()
+			return s.take(b.endpoint), property, passed
 		}
 		passed++
 	}

@@ -22,19 +22,18 @@ func (b Binding) Saved() Tick { return stamped(b.Serial) }
 func (b Binding) Oldest() *Connection { return b.of.endpoint.oldest }
 
 func (b *binding) view() Binding {
-	return Binding{b.text[:b.property], b.text[b.property:b.through], b.text[b.through:], b.deadline, b.serial, b}
+	destination, property, endpoint := b.key.parts()
+	return Binding{destination, property, endpoint, b.deadline, b.serial, b}
 }
 
 // Bindings returns all bindings, those of one destination in the order of first saving. The
 // store must not be changed meanwhile.
 func (s *Store) Bindings() iter.Seq[Binding] {
 	return func(yield func(Binding) bool) {
-		for _, node := range s.destinations {
-			for ; node != nil; node = node.next {
-				for b := node.item.first; b != nil; b = b.next {
-					if !yield(b.view()) {
-						return
-					}
+		for d := range s.destinations.all() {
+			for b := d.first; b != nil; b = b.next {
+				if !yield(b.view()) {
+					return
 				}
 			}
 		}
@@ -45,12 +44,10 @@ func (s *Store) Bindings() iter.Seq[Binding] {
 // newest. The store must not be changed meanwhile.
 func (s *Store) Connections() iter.Seq[*Connection] {
 	return func(yield func(*Connection) bool) {
-		for _, node := range s.endpoints {
-			for ; node != nil; node = node.next {
-				for c := node.item.oldest; c != nil; c = c.newer {
-					if !yield(c) {
-						return
-					}
+		for e := range s.endpoints.all() {
+			for c := e.oldest; c != nil; c = c.newer {
+				if !yield(c) {
+					return
 				}
 			}
 		}
@@ -66,7 +63,8 @@ func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
 // RestoreBinding saves a binding as it was in another store. There may be no room for it.
 func (s *Store) RestoreBinding(b Binding) {
 	if s.SaveDestination(b.Destination, b.Property, b.Endpoint, b.Deadline) && b.Serial > 0 {
-		s.lookupBinding(s.bindingHash(b.Destination, b.Property, b.Endpoint), b.Destination, b.Property, b.Endpoint).serial = b.Serial
+		key := s.bindingKey(b.Destination, b.Property, b.Endpoint)
+		s.lookupBinding(s.hash(key), key).serial = b.Serial
 	}
 }
 

@@ -1,70 +1,113 @@
 package store
 
-// index finds items by the hash of their key; items with the same hash form a
-// chain, and whoever looks up walks it. A map from strings would do the same, but
-// allocate a string for every name that comes and goes.
-type index[T any] map[uint64]*node[T]
+import "iter"
 
-// node is embedded in an indexed item.
-type node[T any] struct {
-	item T
+// index finds items by the hash of their key. It is a hash table with open addressing
+// and linear probing: who looks up goes through neighbouring slots, in which the hashes
+// stand, and touches no item but the one it wants. With a million items nearly every
+// cache line touched is one from memory; a map touches twice as many. A map from
+// strings would also allocate one for each name that comes and goes.
+//
+// It grows in parts, so that no save has to wait until a million slots have moved. It
+// does not shrink.
+type index[T any] struct{ parts [1 << partBits]part[T] }
+
+type part[T any] struct {
+	slots []slot[T] // a power of two; at least a quarter is free
+	used  int
+}
+
+type slot[T any] struct {
 	hash uint64
-	next *node[T]
+	item *T // nil: free
 }
 
-func (ix index[T]) add(n *node[T], item T, hash uint64) {
-	n.item, n.hash, n.next = item, hash, ix[hash]
-	ix[hash] = n
-}
-
-func (ix index[T]) remove(n *node[T]) {
-	head := ix[n.hash]
-	switch {
-	case head != n:
-		for head.next != n {
-			head = head.next
-		}
-		head.next = n.next
-	case n.next != nil:
-		ix[n.hash] = n.next
-	default:
-		delete(ix, n.hash)
-	}
-	n.next = nil
-}
-
-// freeList keeps records, and the buffers in them, for their next use.
-type freeList[T any] struct{ free []*T }
-
-// What is kept for reuse is bounded, so that a burst is forgotten: records by
-// number, buffers by size (labels and properties of smtp(8) have some hundred
-// bytes at most).
 const (
-	maxFreeRecords = 4096
-	maxFreeBuffer  = 1024
+	partBits   = 8
+	leastSlots = 8
 )
 
-func (l *freeList[T]) take() *T {
-	if len(l.free) == 0 {
-		return new(T)
-	}
-	last := len(l.free) - 1
-	record := l.free[last]
-	l.free[last] = nil
-	l.free = l.free[:last]
-	return record
-}
+func (ix *index[T]) part(hash uint64) *part[T] { return &ix.parts[hash>>(64-partBits)] }
 
-func (l *freeList[T]) give(record *T) {
-	if len(l.free) < maxFreeRecords {
-		l.free = append(l.free, record)
-	}
-}
-
-// trim returns a buffer for its next use, or nil if it is too large to keep.
-func trim(buffer []byte) []byte {
-	if cap(buffer) > maxFreeBuffer {
+// find returns the item with this hash that is the wanted one, or nil.
+func (ix *index[T]) find(hash uint64, wanted func(*T) bool) *T {
+	p := ix.part(hash)
+	if p.used == 0 {
 		return nil
 	}
-	return buffer[:0]
+	for at := p.home(hash); ; at = p.after(at) {
+		switch s := &p.slots[at]; {
+		case s.item == nil:
+			return nil
+		case s.hash == hash && wanted(s.item):
+			return s.item
+		}
+	}
+}
+
+// add adds an item, which must not be there.
+func (ix *index[T]) add(hash uint64, item *T) {
+	p := ix.part(hash)
+	if p.used >= len(p.slots)/4*3 {
+		p.grow()
+	}
+	p.used++
+	p.put(slot[T]{hash, item})
+}
+
+// remove removes an item, which must be there.
+func (ix *index[T]) remove(hash uint64, item *T) {
+	p := ix.part(hash)
+	free := p.home(hash)
+	for p.slots[free].item != item {
+		free = p.after(free)
+	}
+	// What stands behind moves up, but not in front of its home.
+	for at := p.after(free); p.slots[at].item != nil; at = p.after(at) {
+		if p.distance(p.home(p.slots[at].hash), at) >= p.distance(free, at) {
+			p.slots[free] = p.slots[at]
+			free = at
+		}
+	}
+	p.slots[free] = slot[T]{}
+	p.used--
+}
+
+// all goes through all items. The index must not change meanwhile.
+func (ix *index[T]) all() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for i := range ix.parts {
+			for _, s := range ix.parts[i].slots {
+				if s.item != nil && !yield(s.item) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// home is where a hash stands if that slot is free; else behind it.
+func (p *part[T]) home(hash uint64) int { return int(hash) & (len(p.slots) - 1) }
+
+func (p *part[T]) after(at int) int { return (at + 1) & (len(p.slots) - 1) }
+
+// distance is how many slots to stands behind from.
+func (p *part[T]) distance(from, to int) int { return (to - from) & (len(p.slots) - 1) }
+
+func (p *part[T]) put(s slot[T]) {
+	at := p.home(s.hash)
+	for p.slots[at].item != nil {
+		at = p.after(at)
+	}
+	p.slots[at] = s
+}
+
+func (p *part[T]) grow() {
+	old := p.slots
+	p.slots = make([]slot[T], max(2*len(old), leastSlots))
+	for _, s := range old {
+		if s.item != nil {
+			p.put(s)
+		}
+	}
 }

@@ -13,18 +13,14 @@ func (s *Store) exceeds(l Limits) string {
 	if over(l.Connections, size.Connections) || over(l.Bindings, size.Bindings) || over(l.Text, size.Text) {
 		return fmt.Sprintf("%+v", size)
 	}
-	for _, n := range s.endpoints {
-		for ; n != nil; n = n.next {
-			if over(l.PerEndpoint, int(n.item.connections)) {
-				return fmt.Sprintf("%d connections of an endpoint", n.item.connections)
-			}
+	for e := range s.endpoints.all() {
+		if over(l.PerEndpoint, int(e.connections)) {
+			return fmt.Sprintf("%d connections of an endpoint", e.connections)
 		}
 	}
-	for _, n := range s.destinations {
-		for ; n != nil; n = n.next {
-			if over(l.PerDestination, n.item.bindings) {
-				return fmt.Sprintf("%d bindings of a destination", n.item.bindings)
-			}
+	for d := range s.destinations.all() {
+		if over(l.PerDestination, d.bindings) {
+			return fmt.Sprintf("%d bindings of a destination", d.bindings)
 		}
 	}
 	return ""

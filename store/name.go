@@ -9,18 +9,20 @@ type endpoint struct {
 	connections    int32
 	references     int32
 	terms          *Terms // may be nil
-	indexed        node[*endpoint]
+	hash           uint64 // of label
 }
 
 // refer returns the endpoint of that label with one more reference, and makes it
 // if need be.
 func (s *Store) refer(label []byte) *endpoint {
-	e := s.lookupEndpoint(label)
+	hash := s.hash(label)
+	e := s.endpoint(hash, label)
 	if e == nil {
 		e = s.freeEndpoints.take()
 		e.label = remember(e.label, label)
 		s.size.Text += len(label)
-		s.endpoints.add(&e.indexed, e, s.hash(label))
+		e.hash = hash
+		s.endpoints.add(hash, e)
 	}
 	e.references++
 	return e
@@ -30,7 +32,7 @@ func (s *Store) release(e *endpoint) {
 	if e.references--; e.references > 0 {
 		return
 	}
-	s.endpoints.remove(&e.indexed)
+	s.endpoints.remove(e.hash, e)
 	s.size.Text -= len(e.label)
 	e.label = trim(e.label)
 	e.terms = nil
@@ -69,13 +71,10 @@ func (e *endpoint) soonest() *Connection {
 	return soonest
 }
 
-func (s *Store) lookupEndpoint(label []byte) *endpoint {
-	for n := s.endpoints[s.hash(label)]; n != nil; n = n.next {
-		if bytes.Equal(n.item.label, label) {
-			return n.item
-		}
-	}
-	return nil
+func (s *Store) lookupEndpoint(label []byte) *endpoint { return s.endpoint(s.hash(label), label) }
+
+func (s *Store) endpoint(hash uint64, label []byte) *endpoint {
+	return s.endpoints.find(hash, func(e *endpoint) bool { return bytes.Equal(e.label, label) })
 }
 
 // A destination exists as long as it has a binding.
@@ -83,14 +82,8 @@ type destination struct {
 	label       []byte
 	first, last *binding
 	bindings    int
-	indexed     node[*destination]
 }
 
 func (s *Store) lookupDestination(label []byte) *destination {
-	for n := s.destinations[s.hash(label)]; n != nil; n = n.next {
-		if bytes.Equal(n.item.label, label) {
-			return n.item
-		}
-	}
-	return nil
+	return s.destinations.find(s.hash(label), func(d *destination) bool { return bytes.Equal(d.label, label) })
 }

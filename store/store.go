@@ -36,6 +36,7 @@ package store
 
 import (
 	"hash/maphash"
+	"slices"
 
 	"github.com/scache/scache/internal/table"
 	"github.com/scache/scache/timerwheel"
@@ -102,9 +103,10 @@ type Store struct {
 	connections table.Table[*Connection] // those in the store, by descriptor
 	places      places                   // of the bindings
 
-	destinations index[*destination]
-	bindings     index[*binding]
-	endpoints    index[*endpoint]
+	destinations index[destination]
+	bindings     index[binding]
+	endpoints    index[endpoint]
+	key          []byte // see bindingKey
 
 	// One wheel for each kind that expires.
 	bindingTimers    timerwheel.Wheel[*binding]
@@ -129,13 +131,7 @@ type Size struct {
 // that leaves the store otherwise than by a find, and owns it from then on. It
 // must not call the store.
 func New(close func(fd int, why Reason)) *Store {
-	return &Store{
-		close:        close,
-		seed:         maphash.MakeSeed(),
-		destinations: make(index[*destination]),
-		bindings:     make(index[*binding]),
-		endpoints:    make(index[*endpoint]),
-	}
+	return &Store{close: close, seed: maphash.MakeSeed()}
 }
 
 // Size returns what is stored at present.
@@ -174,20 +170,12 @@ func (s *Store) Next() (Tick, bool) {
 
 // Clear drops everything, and gives Shutdown as the reason.
 func (s *Store) Clear() {
-	for _, chain := range s.bindings {
-		for chain != nil {
-			b := chain.item
-			chain = chain.next
-			s.dropBinding(b)
-		}
+	for _, b := range slices.Collect(s.bindings.all()) {
+		s.dropBinding(b)
 	}
-	for _, chain := range s.endpoints {
-		for chain != nil {
-			e := chain.item
-			chain = chain.next
-			for e.oldest != nil {
-				s.Remove(e.oldest, Shutdown)
-			}
+	for _, e := range slices.Collect(s.endpoints.all()) {
+		for e.oldest != nil {
+			s.Remove(e.oldest, Shutdown)
 		}
 	}
 }

@@ -445,8 +445,14 @@ func TestStoreAgreesWithTwin(t *testing.T) {
 		}
 		m.twin = twin{}
 		m.check(t)
-		if n := len(m.store.endpoints) + len(m.store.destinations) + len(m.store.bindings); n > 0 {
-			t.Fatalf("%d names remain of an empty store", n)
+		for range m.store.endpoints.all() {
+			t.Fatal("the name of an endpoint remains")
+		}
+		for range m.store.destinations.all() {
+			t.Fatal("the name of a destination remains")
+		}
+		for range m.store.bindings.all() {
+			t.Fatal("a binding remains")
 		}
 	})
 }
@@ -520,33 +526,6 @@ func TestTextLimit(t *testing.T) {
 			},
 		})
 	})
-}
-
-// Labels with the same hash are told apart.
-func TestHashCollisions(t *testing.T) {
-	ix := make(index[int])
-	var nodes [3]node[int]
-	for i := range nodes {
-		ix.add(&nodes[i], i, 7)
-	}
-	chain := func() (items []int) {
-		for n := ix[7]; n != nil; n = n.next {
-			items = append(items, n.item)
-		}
-		return items
-	}
-	for _, step := range []struct {
-		remove int
-		want   []int
-	}{{1, []int{2, 0}}, {2, []int{0}}, {0, nil}} {
-		ix.remove(&nodes[step.remove])
-		if got := chain(); !slices.Equal(got, step.want) {
-			t.Errorf("after removing %d: %v, want %v", step.remove, got, step.want)
-		}
-	}
-	if len(ix) > 0 {
-		t.Error("the index is not empty")
-	}
 }
 
 func TestNothingIsAllocatedInTheSteadyState(t *testing.T) {
