@@ -90,6 +90,10 @@ func TestClientRequestsDecode(t *testing.T) {
 			if got := DecodeRequest(x.msg); fmt.Sprint(got) != fmt.Sprint(x.want) {
 				t.Errorf("%q: %v, want %v", x.msg, got, x.want)
 			}
+			var next Request
+			if n := next.DecodeNext(append(x.msg, b...)); n != len(x.msg) || fmt.Sprint(next) != fmt.Sprint(x.want) {
+				t.Errorf("%q and more: %v of length %d, want %v", x.msg, next, n, x.want)
+			}
 		}
 	})
 }
@@ -172,6 +176,10 @@ func FuzzFramer(f *testing.F) {
 				t.Fatalf("split at %d: Next = %d, %v; the message ends at %d", split, more, done, end)
 			}
 		}
+		var next Request
+		if n := next.DecodeNext(stream); n > 0 && (n != end || fmt.Sprint(next) != fmt.Sprint(DecodeRequest(stream[:end]))) {
+			t.Fatalf("%v of length %d; the message ends at %d", next, n, end)
+		}
 		if end > 0 {
 			r := DecodeRequest(stream[:end:end])
 			again := DecodeRequest(append(bytes.Clone(stream[:end]), "more\x00"...)[:end])
@@ -189,5 +197,14 @@ func BenchmarkDecode(b *testing.B) {
 		var framer Framer
 		n, _ := framer.Next(msg)
 		DecodeRequest(msg[:n])
+	}
+}
+
+func BenchmarkDecodeNext(b *testing.B) {
+	msg := AppendSaveEndpoint(nil, 2, "smtp\n192.0.2.1\n25\n0\n", strings.Repeat("property\n", 10))
+	b.ReportAllocs()
+	for b.Loop() {
+		var r Request
+		r.DecodeNext(msg)
 	}
 }

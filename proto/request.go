@@ -60,17 +60,39 @@ type Request struct {
 // last wanted one makes the request malformed, anything behind it is ignored: this
 // is how attr_scan0(3) treats a stream of which the wanted ones have been read.
 func DecodeRequest(msg []byte) (r Request) {
+	r.decode(msg)
+	return r
+}
+
+// DecodeNext decodes the request that b begins with, of length n, into r, which is empty,
+// if it is well-formed and ends behind its last wanted attribute: so it spares nearly all
+// requests the Framer's look at each byte. Else n is 0, r is of no meaning, and it takes
+// a Framer to find the end.
+func (r *Request) DecodeNext(b []byte) (n int) {
+	rest := r.decode(b)
+	switch r.Op {
+	case None, Unknown, Admin:
+		return 0
+	}
+	if r.Malformed || len(rest) == 0 || rest[0] != 0 {
+		return 0
+	}
+	return len(b) - len(rest) + 1
+}
+
+// decode returns what follows the last wanted attribute.
+func (r *Request) decode(msg []byte) (rest []byte) {
 	name, value, rest, ok := Attribute(msg)
 	if !ok {
-		return r
+		return nil
 	}
 	switch string(name) {
 	case "dummy":
 		r.Op = Dummy
-		return r
+		return rest
 	case "request":
 	default:
-		return r
+		return rest
 	}
 	d := decoder{rest: rest}
 	switch string(value) {
@@ -100,7 +122,7 @@ func DecodeRequest(msg []byte) (r Request) {
 		}
 	}
 	r.Malformed = d.failed
-	return r
+	return d.rest
 }
 
 // decoder takes attributes off a message until one is not the wanted one.
@@ -109,12 +131,14 @@ type decoder struct {
 	failed bool
 }
 
-func (d *decoder) value(want string) []byte {
-	if d.failed {
+// value takes the value of the attribute of that name, which has to be next.
+func (d *decoder) value(name string) []byte {
+	if d.failed || len(d.rest) <= len(name) || string(d.rest[:len(name)]) != name || d.rest[len(name)] != 0 {
+		d.failed = true
 		return nil
 	}
-	name, value, rest, ok := Attribute(d.rest)
-	if !ok || string(name) != want {
+	value, rest, ok := cut(d.rest[len(name)+1:])
+	if !ok {
 		d.failed = true
 		return nil
 	}

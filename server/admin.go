@@ -18,7 +18,7 @@ import (
 type errand func() (done bool)
 
 // admin serves an admin request.
-func (s *session) admin(r proto.Request) {
+func (s *session) admin(r *proto.Request) {
 	request, ok := proto.DecodeAdmin(r.Admin)
 	if !ok {
 		s.fault("%v: bad or missing request parameter", request.Op)

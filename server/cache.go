@@ -70,7 +70,7 @@ func (c *cache) save(connection *store.Connection, fd, ttl int, t *terms) {
 
 // saveDestination saves a binding, if the terms do not decline it. It returns false if there is
 // no room.
-func (c *cache) saveDestination(r proto.Request, t *terms) bool {
+func (c *cache) saveDestination(r *proto.Request, t *terms) bool {
 	if c.paused {
 		c.counters.ignoredBindings++
 		return true

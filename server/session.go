@@ -106,8 +106,8 @@ func (s *session) step(in *input) bool {
 		s.descriptor(in.takeByte())
 		return true
 	}
-	request, ok := s.request(in)
-	if !ok {
+	var request proto.Request
+	if !s.request(&request, in) {
 		return false
 	}
 	if s.state == awaitingGoAhead {
@@ -119,9 +119,9 @@ func (s *session) step(in *input) bool {
 	}
 	s.taken()
 	s.state = ready
-	s.answer(request)
+	s.answer(&request)
 	if s.cache.verbose {
-		s.trace(request)
+		s.trace(&request)
 	}
 	return true
 }
@@ -133,31 +133,38 @@ func (in *input) takeByte() (fd int) {
 	return fd
 }
 
-// request takes one message off in. The result has views into it.
-func (s *session) request(in *input) (r proto.Request, ok bool) {
+// request takes one message off in, and decodes it into r, which gets views into it. It
+// returns false if there is no whole one.
+func (s *session) request(r *proto.Request, in *input) bool {
+	if s.framer.Idle() && !s.tooLong {
+		if n := r.DecodeNext(in.bytes); n > 0 {
+			in.bytes = in.bytes[n:]
+			return true
+		}
+	}
 	n, done := s.framer.Next(in.bytes[s.scanned:])
 	n += s.scanned
 	if !done && n <= maxMessage {
 		s.scanned = n
-		return r, false
+		return false
 	}
 	msg := in.bytes[:n]
 	in.bytes = in.bytes[n:]
 	s.scanned = 0
 	if !s.tooLong {
-		r = proto.DecodeRequest(msg)
+		*r = proto.DecodeRequest(msg)
 	} else {
-		r = proto.Request{Op: s.op, Malformed: true}
+		*r = proto.Request{Op: s.op, Malformed: true}
 	}
 	if !done && r.Op == proto.None && bytes.HasPrefix(msg, requestName) {
 		r.Op = proto.Unknown // what is too long is the name of the request itself
 	}
 	s.tooLong, s.op = !done, r.Op
-	return r, done
+	return done
 }
 
 // answer serves a request that came in state ready.
-func (s *session) answer(r proto.Request) {
+func (s *session) answer(r *proto.Request) {
 	if r.Op <= proto.Dummy {
 		return
 	}
@@ -170,7 +177,7 @@ func (s *session) answer(r proto.Request) {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
 		return
 	}
-	s.govern(&r)
+	s.govern(r)
 	s.limitTTL(r.TTL)
 	switch r.Op {
 	case proto.SaveEndpoint:
@@ -211,13 +218,13 @@ func (s *session) limitTTL(ttl int) {
 }
 
 // refuse answers a save for whose texts there is no room, whatever is dropped.
-func (s *session) refuse(r proto.Request) {
+func (s *session) refuse(r *proto.Request) {
 	s.cache.stats.refused++
 	s.fault("%v: longer than connection_cache_text_limit", r.Op)
 	s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
 }
 
-func (s *session) findEndpoint(r proto.Request) {
+func (s *session) findEndpoint(r *proto.Request) {
 	c := s.cache.findEndpoint(r.Endpoint)
 	s.cache.stats.endpoints.count(c != nil)
 	if c == nil {
@@ -228,7 +235,7 @@ func (s *session) findEndpoint(r proto.Request) {
 	s.connection, s.state = c, awaitingGoAhead
 }
 
-func (s *session) findDestination(r proto.Request) {
+func (s *session) findDestination(r *proto.Request) {
 	c, property := s.cache.findDestination(r.Destination)
 	s.cache.stats.destinations.count(c != nil)
 	s.cache.activity.count(r.Destination, s.cache.now, c != nil)
@@ -301,7 +308,7 @@ func (s *session) end(in *input) {
 			op = proto.DecodeRequest(in.bytes).Op
 		}
 		if op >= proto.Unknown {
-			s.answer(proto.Request{Op: op, Malformed: true})
+			s.answer(&proto.Request{Op: op, Malformed: true})
 		}
 	}
 	s.abandon()
@@ -338,7 +345,7 @@ func (n clientName) String() string {
 }
 
 // trace logs a request and what became of it.
-func (s *session) trace(r proto.Request) {
+func (s *session) trace(r *proto.Request) {
 	rule := ""
 	if save := r.Op == proto.SaveDestination || r.Op == proto.SaveEndpoint; save && !r.Malformed && s.terms != nil && s.terms.line > 0 {
 		rule = fmt.Sprintf(", policy line %d", s.terms.line)
