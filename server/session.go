@@ -119,8 +119,10 @@ func (s *session) step(in *input) bool {
 	}
 	s.taken()
 	s.state = ready
+	asked := request.TTL // before the policy's terms
 	s.answer(&request)
 	if s.cache.verbose {
+		request.TTL = asked
 		s.trace(&request)
 	}
 	return true
