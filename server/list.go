@@ -33,9 +33,14 @@ func (s *session) beginList(entry errand) {
 	})
 }
 
+// describeCost is charged, in bindings, for what the kernel is asked about a connection: else a
+// list would keep the others waiting for longer than what they ask for takes.
+const describeCost = 3 * bindingsPerMessage
+
 func (s *session) listConnection(walk *store.Walk) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)
 	if c != nil {
+		s.cache.passed += describeCost
 		r := reply{s.out}
 		kind, remote := s.cache.describe(c.FD())
 		r.text("connection", string(c.Endpoint()))
