@@ -107,13 +107,7 @@ func (r *running) wait() {
 // dial connects and takes the announcement.
 func (r *running) dial() int {
 	r.t.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: r.path}); err != nil {
-		r.t.Fatal(err)
-	}
+	fd := r.connect()
 	// A server that hangs fails the test, and does not hang it.
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
 		r.t.Fatal(err)
