@@ -368,6 +368,9 @@ func (s *Server) Listens(name string) bool {
 // abandonAll closes what was received: it is another process' still, or nobody's.
 func (s *Server) abandonAll() {
 	s.release()
+	for s.farewell.waiting() { // for which there was no room here
+		unix.Close(s.farewell.next().fd)
+	}
 	closeAll(s.inherited)
 	s.loop.Close()
 }

@@ -20,7 +20,11 @@ import (
 // (connection_cache_protocol_timeout).
 const Patience = time.Second
 
-// ErrSilent is returned when the other side did nothing for Patience.
+// longest is how long all of it may take, whatever the other side does meanwhile. A million bindings
+// take some seconds.
+const longest = 10 * time.Second
+
+// ErrSilent is returned when the other side did nothing for Patience, or not enough for too long.
 var ErrSilent = errors.New("no answer in time")
 
 const (
@@ -36,7 +40,8 @@ const (
 // Channel carries records and descriptors over a connected UNIX-domain stream socket. It
 // blocks, up to Patience at a time. It must be used by one goroutine, which keeps the socket.
 type Channel struct {
-	fd int
+	fd  int
+	end time.Time // of all patience
 
 	encoder *gob.Encoder
 	unsent  bytes.Buffer
@@ -53,6 +58,7 @@ type Channel struct {
 func NewChannel(socket int) *Channel {
 	c := &Channel{
 		fd:      socket,
+		end:     time.Now().Add(longest),
 		control: make([]byte, unix.CmsgSpace(4*batchDescriptors)+unix.CmsgSpace(unix.SizeofUcred)),
 	}
 	c.encoder = gob.NewEncoder(&c.unsent)
@@ -82,6 +88,7 @@ func (c *Channel) Send(r *Record, descriptors ...int) error {
 
 // Flush sends what was kept.
 func (c *Channel) Flush() error {
+	sent := time.Now()
 	for c.unsent.Len() > 0 {
 		var control []byte
 		if len(c.rights) > 0 {
@@ -92,10 +99,15 @@ func (c *Channel) Flush() error {
 		case nil:
 			c.unsent.Next(n)
 			c.rights = c.rights[:0]
+			sent = time.Now()
 		case unix.EAGAIN:
 			err = c.wait(unix.POLLOUT)
 		case unix.ETOOMANYREFS, unix.ENOBUFS:
-			err = c.waitForRoom()
+			err = nil
+			if time.Since(sent) > Patience {
+				err = ErrSilent
+			}
+			time.Sleep(crowdedPause)
 		case unix.EINTR:
 			err = nil
 		}
@@ -104,16 +116,6 @@ func (c *Channel) Flush() error {
 		}
 	}
 	return nil
-}
-
-// waitForRoom waits until the other side has received everything.
-func (c *Channel) waitForRoom() error {
-	for begun := time.Now(); time.Since(begun) < Patience; time.Sleep(crowdedPause) {
-		if unread, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err != nil || unread == 0 {
-			return err
-		}
-	}
-	return ErrSilent
 }
 
 // Receive returns the next record with its descriptors, which are close-on-exec and the caller's. The error is
@@ -251,7 +253,7 @@ func (c *Channel) take(control []byte) error {
 // wait waits until the socket is ready.
 func (c *Channel) wait(event int16) error {
 	for deadline := time.Now().Add(Patience); ; {
-		left := time.Until(deadline)
+		left := min(time.Until(deadline), time.Until(c.end))
 		if left <= 0 {
 			return ErrSilent
 		}
