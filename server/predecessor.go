@@ -55,7 +55,7 @@ func (s *Server) refusal(c *conn) string {
 
 // handOver makes a client our successor, or goes on.
 func (s *Server) handOver(c *conn) {
-	// The collector would take a third of the time.
+	// The collector would take a third of the time; as it would the successor's.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	name := clientName{&c.session}.String()
 	begun := time.Now()

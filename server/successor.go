@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -38,7 +37,6 @@ type Predecessor struct {
 // Afterwards one of Confirm and Refuse has to be called. After an error the Server is of no use: what it
 // has received was closed.
 func (s *Server) TakeOver(socket int, through string) (*Predecessor, error) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as in handOver
 	p := &Predecessor{server: s, channel: handover.NewChannel(socket), process: -1}
 	err := p.receive(socket, through)
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -27,8 +28,11 @@ func Build(ctx context.Context, dir string) (path string, err error) {
 	}
 	path = filepath.Join(dir, "floor")
 	cmd := exec.CommandContext(ctx, cc, "-O2", "-std=gnu11", "-Wall", "-Werror", "-x", "c", "-o", path, "-")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // a compiler that is killed leaves files
 	cmd.Stdin = strings.NewReader(source)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := cmd.CombinedOutput(); ctx.Err() != nil {
+		return "", ctx.Err()
+	} else if err != nil {
 		return "", fmt.Errorf("compile the floor: %w\n%s", err, out)
 	}
 	return path, nil
