@@ -6,10 +6,12 @@
 # make check      what a change has to pass: lint and test
 # make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
 # make deb        build/scache_VERSION_ARCHITECTURE.deb; make install [DESTDIR=] [PREFIX=/usr/local] without a package
+# make screenshots  docs/top.png anew
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FREEZE      := github.com/charmbracelet/freeze@v0.2.2
 # The build does not depend on git, nor on where it happens.
 GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 
@@ -17,7 +19,7 @@ DURATION := 10m
 OUT      := build/soak
 PREFIX   := /usr/local
 
-.PHONY: build install uninstall deb demo test test-docker image soak check lint bench profile clean need
+.PHONY: build install uninstall deb demo test test-docker image soak check lint bench profile screenshots clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
@@ -84,6 +86,13 @@ bench: need
 	scripts/need gcc libc6-dev strace
 	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto ./server
 	go run ./bench -report bench/RESULTS.md
+
+# What "scachectl top" shows of a Postfix at work, as a picture.
+screenshots: need
+	scripts/need tmux
+	mkdir -p build
+	go test ./test/ctl -count=1 -run TestTopOfPostfix -capture $(abspath build)
+	go run $(FREEZE) build/top.ansi --language ansi --width 1100 -o docs/top.png
 
 # What the compiler inlines is chosen by this profile of the hot path (go build -pgo).
 profile:
