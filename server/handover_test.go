@@ -179,7 +179,8 @@ func contents(s *Server) map[string]int {
 		c.stats.each(func(name string, counter *int) { all[name] = *counter })
 	}
 	for c := range s.clients {
-		all[fmt.Sprintf("client in state %v, input %x, output %d bytes, due %d", c.session.state, sha256.Sum256(c.in.bytes), len(c.session.out), dueTick(&c.timer))]++
+		record, _ := c.record()
+		all[fmt.Sprintf("client in state %v, input %x, output %d bytes, due %d", c.session.state, sha256.Sum256(record.Input), len(c.session.out), dueTick(&c.timer))]++
 	}
 	return all
 }

@@ -193,7 +193,9 @@ func (c *cache) record() *handover.Cache {
 		Counters: make(map[string]int64),
 	}
 	note := func(name string, counter *int) { record.Counters[name] = int64(*counter) }
-	c.stats.each(note)
+	reported := c.stats
+	reported.displaced -= c.store.Displaced() // the successor's store counts from 0
+	reported.each(note)
 	handed := c.handed()
 	handed.each(func(name string, counter *int) { note("all "+name, counter) })
 	return record
@@ -229,7 +231,8 @@ func (c *conn) record() (record *handover.Client, descriptors []int) {
 		record.State = int(ended)
 	}
 	if s.tooLong {
-		record.Op, record.Framer = int(s.op), s.framer.State()
+		// The framer goes on behind what it has seen. That is dropped anyway.
+		record.Op, record.Framer, record.Input = int(s.op), s.framer.State(), c.in.bytes[s.scanned:]
 	}
 	descriptors = append(descriptors, c.fd)
 	switch {

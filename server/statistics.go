@@ -56,6 +56,7 @@ func (s *statistics) each(visit func(name string, counter *int)) {
 	visit("rejected", &s.rejected)
 	visit("crowded", &s.crowded)
 	visit("greedy", &s.greedy)
+	visit("displaced", &s.displaced)
 	visit("unbound", &s.unbound)
 	visit("shortened", &s.shortened)
 }

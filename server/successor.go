@@ -310,7 +310,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 	if r.TooLong {
 		session.tooLong, session.op, session.framer = true, proto.Op(r.Op), proto.FramerAt(r.Framer)
 	}
-	c.in.bytes = r.Input
+	c.in.bytes, c.kept = r.Input, cap(r.Input)
 	c.handed = r.Handed
 	if r.Prepared != nil {
 		session.connection = cache.store.Prepare(r.Prepared.Endpoint, r.Prepared.Property)
