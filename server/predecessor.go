@@ -94,7 +94,9 @@ func (s *Server) sendAll(c *conn) (pid int, count handover.End, err error) {
 		err = errors.Join(channel.Send(&handover.Record{End: &count}), channel.Flush())
 	}
 	if err == nil {
-		err = channel.ReceiveAnswer()
+		if err = channel.ReceiveAnswer(); err != nil {
+			channel.Retract() // else, if we ended soon, the successor would take us for dead
+		}
 	}
 	if who := channel.Peer(); who != nil {
 		pid = int(who.Pid)

@@ -60,20 +60,25 @@ func (s *Server) TakeOver(socket int, through string) (*Predecessor, error) {
 // predecessor goes on.
 func (p *Predecessor) Confirm() error {
 	defer p.close()
-	err := p.channel.SendAnswer(handover.Answer{})
-	if err == nil {
-		var r handover.Record
-		if r, _, err = p.channel.Receive(); err == nil && r.Go == nil {
-			err = errors.New("the server did not say go")
+	_ = p.channel.SendAnswer(handover.Answer{}) // if it does not listen any longer, it has said why, or is dead
+	r, _, err := p.channel.Receive()
+	if errors.Is(err, handover.ErrSilent) {
+		// If it says Go while we give up, it hears that we do, or we hear the word.
+		p.channel.Mute()
+		if said, _, again := p.channel.Receive(); again == nil {
+			r, err = said, nil
 		}
 	}
-	// One that is dead does not go on, and we lack nothing.
-	if err != nil && !p.died() {
-		p.server.abandonAll()
-		return fmt.Errorf("the server goes on: %w", err)
+	if err == nil && r.Go == nil {
+		err = errors.New("the server did not say go")
 	}
-	p.server.begin()
-	return nil
+	// One that is dead does not go on, and we lack nothing.
+	if err == nil || errors.Is(err, io.EOF) && p.died() {
+		p.server.begin()
+		return nil
+	}
+	p.server.abandonAll()
+	return fmt.Errorf("the server goes on: %w", err)
 }
 
 // Refuse tells the predecessor to go on, and why.
@@ -365,6 +370,7 @@ func (s *Server) Listens(name string) bool {
 
 // abandonAll closes what was received: it is another process' still, or nobody's.
 func (s *Server) abandonAll() {
+	s.config.Beat = nil // we do not stop what we have never been
 	s.release()
 	for s.farewell.waiting() { // for which there was no room here
 		unix.Close(s.farewell.next().fd)

@@ -177,6 +177,16 @@ func (c *Channel) ReceiveAnswer() error {
 	return nil
 }
 
+// Retract says, if the other side can be told at once, that what it has been told does not hold.
+func (c *Channel) Retract() {
+	c.end = time.Now()
+	_ = errors.Join(c.Send(&Record{}), c.Flush())
+}
+
+// Mute makes the other side fail if it sends anything from now on. What it has sent before is received
+// still, and then io.EOF: so there is no doubt which of the two it was.
+func (c *Channel) Mute() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
+
 // Discard closes what was received and not given out.
 func (c *Channel) Discard() {
 	for _, fd := range c.received {
