@@ -170,6 +170,9 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	for _, s := range sockets {
 		caches = append(caches, s.cache())
 	}
+	if len(caches) == 0 && !before.there() { // systemd's went with the server before
+		return errors.New("there is no socket to serve")
+	}
 	service.reportOn(&o.config)
 	next := successor{log: log, service: service}
 	o.config.Succeeded = next.succeeded

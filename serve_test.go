@@ -238,13 +238,9 @@ func TestStandardInput(t *testing.T) {
 		t.Errorf("over pipes: %q, %v", got, err)
 	}
 
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	ours, theirs := socketPair(t)
 	io.WriteString(ours, request)
-	unix.Shutdown(fds[0], unix.SHUT_WR)
+	unix.Shutdown(int(ours.Fd()), unix.SHUT_WR)
 	run(theirs, theirs)
 	if got, err := io.ReadAll(ours); string(got) != want {
 		t.Errorf("over a socket: %q, %v", got, err)

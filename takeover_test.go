@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/scache/scache/client"
 	"github.com/scache/scache/internal/manager"
+	"github.com/scache/scache/proto"
 )
 
 // hangUp sends SIGHUP to the process that serves, and returns the one that serves then.
@@ -222,6 +224,40 @@ func TestTakeOverByAnotherUser(t *testing.T) {
 			}
 		})
 	}
+}
+
+// One whose only sockets were those of a server that has died in the hand-over has nothing to serve.
+func TestTakeOverOfPassedSocketsFromTheDead(t *testing.T) {
+	ours, theirs := socketPair(t)
+	quoted := func(text string) string { return strings.ReplaceAll(text, "\x00", `\000`) }
+	dying := exec.Command("sh", "-c", `printf "$1"; head -c "$2" >&2; printf "$3"; kill -KILL $$`, "sh",
+		quoted(proto.Announcement), strconv.Itoa(len(proto.AppendTakeOver(nil))), quoted(string(proto.AppendStatus(nil, proto.OK))))
+	dying.Stdin, dying.Stdout = theirs, theirs
+	if err := dying.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	successor := exec.CommandContext(ctx, binary, "serve")
+	successor.ExtraFiles = []*os.File{ours}
+	successor.Env = append(os.Environ(), predecessorVariable+"=3")
+	out, _ := successor.CombinedOutput()
+	_ = dying.Wait() // until now it can be looked at
+	if status := successor.ProcessState.ExitCode(); status != 1 || !strings.Contains(string(out), "there is no socket to serve") {
+		t.Errorf("exit status %d, log %s", status, out)
+	}
+}
+
+func socketPair(t *testing.T) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
 }
 
 // The first process of a container stays: with it the container would end.
