@@ -112,6 +112,7 @@ func (p *Predecessor) receive(socket int, through string) error {
 	if err := handover.AskCredentials(socket); err != nil {
 		return err
 	}
+	p.server.descriptors.prepare(socket)
 	if err := p.ask(socket); err != nil {
 		return err
 	}
