@@ -75,8 +75,8 @@ func (s *service) beat(status server.Status) {
 	s.tell(say(statusText(status)))
 }
 
-// tell logs the first notification that fails. It may be called by several goroutines. The cache goes on in any case; systemd ends a
-// service that it does not hear to be ready.
+// tell logs the first notification that fails. The cache goes on in any case; systemd ends a
+// service that it does not hear to be ready. It may be called by several goroutines.
 func (s *service) tell(err error) {
 	if err != nil && s.warned.CompareAndSwap(false, true) {
 		s.log.Warningf("systemd: %v", err)

@@ -78,33 +78,37 @@ func (s *Server) handOver(c *conn) {
 // is not our successor.
 func (s *Server) sendAll(c *conn) (pid int, count handover.End, err error) {
 	channel := handover.NewChannel(c.fd)
-	err = handover.AskCredentials(c.fd) // of the answer: we may have made the client's socket ourselves
-	if err == nil {
-		err = channel.SendMessage(proto.AppendStatus(nil, proto.OK))
+	if err = s.sendState(channel, c, &count); err != nil {
+		return 0, count, err
 	}
-	if err == nil {
-		err = channel.Send(&handover.Record{Hello: s.hello(c)})
-	}
-	for _, cache := range s.caches {
-		if err == nil {
-			err = s.sendCache(channel, cache, c, &count)
-		}
-	}
-	if err == nil {
-		err = errors.Join(channel.Send(&handover.Record{End: &count}), channel.Flush())
-	}
-	if err == nil {
-		if err = channel.ReceiveAnswer(); err != nil {
-			channel.Retract() // else, if we ended soon, the successor would take us for dead
-		}
+	if err = channel.ReceiveAnswer(); err != nil {
+		channel.Retract() // else, if we ended soon, the successor would take us for dead
+		return 0, count, err
 	}
 	if who := channel.Peer(); who != nil {
 		pid = int(who.Pid)
 	}
-	if err == nil {
-		err = errors.Join(channel.Send(&handover.Record{Go: &handover.Go{}}), channel.Flush())
+	return pid, count, errors.Join(channel.Send(&handover.Record{Go: &handover.Go{}}), channel.Flush())
+}
+
+// sendState sends everything up to End.
+func (s *Server) sendState(channel *handover.Channel, c *conn, count *handover.End) error {
+	// Of the answer: we may have made the client's socket ourselves.
+	if err := handover.AskCredentials(c.fd); err != nil {
+		return err
 	}
-	return pid, count, err
+	if err := channel.SendMessage(proto.AppendStatus(nil, proto.OK)); err != nil {
+		return err
+	}
+	if err := channel.Send(&handover.Record{Hello: s.hello(c)}); err != nil {
+		return err
+	}
+	for _, cache := range s.caches {
+		if err := s.sendCache(channel, cache, c, count); err != nil {
+			return err
+		}
+	}
+	return errors.Join(channel.Send(&handover.Record{End: count}), channel.Flush())
 }
 
 func (s *Server) hello(c *conn) *handover.Hello {
@@ -148,43 +152,54 @@ func (s *Server) sendCache(channel *handover.Channel, c *cache, successor *conn,
 	return nil
 }
 
-func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End) (err error) {
-	batch := make([]handover.Binding, 0, handover.Batch)
-	text := 0
-	for b := range s.Bindings() {
-		batch = append(batch, handover.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint, Deadline: uint64(b.Deadline), Serial: b.Serial})
-		if text += len(b.Destination) + len(b.Property) + len(b.Endpoint); len(batch) < cap(batch) && text < handover.BatchText {
-			continue
-		}
-		text = 0
-		if err = channel.Send(&handover.Record{Bindings: batch}); err != nil {
+func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End) error {
+	b := batch[handover.Binding]{send: func(bindings []handover.Binding, _ []int) error {
+		count.Bindings += len(bindings)
+		return channel.Send(&handover.Record{Bindings: bindings})
+	}}
+	for of := range s.Bindings() {
+		record := handover.Binding{Destination: of.Destination, Property: of.Property, Endpoint: of.Endpoint, Deadline: uint64(of.Deadline), Serial: of.Serial}
+		if err := b.add(record, len(of.Destination)+len(of.Property)+len(of.Endpoint)); err != nil {
 			return err
 		}
-		count.Bindings += len(batch)
-		batch = batch[:0]
 	}
-	count.Bindings += len(batch)
-	return channel.Send(&handover.Record{Bindings: batch})
+	return b.flush()
 }
 
-func sendConnections(channel *handover.Channel, cache *cache, count *handover.End) (err error) {
-	batch := make([]handover.Connection, 0, handover.Batch)
-	descriptors := make([]int, 0, handover.Batch)
-	text := 0
+func sendConnections(channel *handover.Channel, cache *cache, count *handover.End) error {
+	b := batch[handover.Connection]{send: func(connections []handover.Connection, descriptors []int) error {
+		count.Connections += len(connections)
+		return channel.Send(&handover.Record{Connections: connections}, descriptors...)
+	}}
 	for c := range cache.store.Connections() {
-		batch, descriptors = append(batch, *cache.connectionRecord(c)), append(descriptors, c.FD())
-		if text += len(c.Endpoint()) + len(c.Property()); len(batch) < cap(batch) && text < handover.BatchText {
-			continue
-		}
-		text = 0
-		if err = channel.Send(&handover.Record{Connections: batch}, descriptors...); err != nil {
+		if err := b.add(*cache.connectionRecord(c), len(c.Endpoint())+len(c.Property()), c.FD()); err != nil {
 			return err
 		}
-		count.Connections += len(batch)
-		batch, descriptors = batch[:0], descriptors[:0]
 	}
-	count.Connections += len(batch)
-	return channel.Send(&handover.Record{Connections: batch}, descriptors...)
+	return b.flush()
+}
+
+// batch collects what goes into one record.
+type batch[T any] struct {
+	items       []T
+	descriptors []int
+	text        int // bytes in it
+	send        func(items []T, descriptors []int) error
+}
+
+func (b *batch[T]) add(item T, text int, descriptors ...int) error {
+	b.items, b.descriptors = append(b.items, item), append(b.descriptors, descriptors...)
+	b.text += text
+	if len(b.items) < handover.Batch && b.text < handover.BatchText {
+		return nil
+	}
+	return b.flush()
+}
+
+func (b *batch[T]) flush() error {
+	err := b.send(b.items, b.descriptors)
+	b.items, b.descriptors, b.text = b.items[:0], b.descriptors[:0], 0
+	return err
 }
 
 func (c *cache) record() *handover.Cache {
@@ -242,7 +257,7 @@ func (c *conn) record() (record *handover.Client, descriptors []int) {
 	case s.state == awaitingDescriptor:
 		record.Prepared = s.cache.connectionRecord(s.connection)
 	default:
-		record.Found, record.HasFound = s.cache.connectionRecord(s.connection), true
+		record.Found = s.cache.connectionRecord(s.connection)
 		descriptors = append(descriptors, s.connection.FD())
 	}
 	if c.in.fd >= 0 {

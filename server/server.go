@@ -77,7 +77,7 @@ type Watchdog interface {
 	Idle()
 }
 
-// Server is a connection cache. All methods but Stop belong to one goroutine.
+// Server is a connection cache. All methods but Stop and Introduce belong to one goroutine.
 type Server struct {
 	config      Config
 	loop        *loop.Loop
@@ -250,9 +250,10 @@ func (s *Server) newCache(name string) *cache {
 	return c
 }
 
-// Run serves until Stop is called, the parent hangs up, there was no client for
-// max_idle, or another process has taken over: then it returns ErrSucceeded. Then it closes all clients and cached connections, and reports its
-// statistics. It can be called once.
+// Run serves until Stop is called, the parent hangs up, or there was no client for
+// max_idle. Then it closes all clients and cached connections, and reports its
+// statistics. When another process has taken over, which then has all of these, it returns
+// ErrSucceeded. It can be called once.
 func (s *Server) Run() error {
 	defer s.finish()
 	s.judge.announce(s.config.Log, s.config.TTLLimit)

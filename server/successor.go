@@ -210,7 +210,7 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 			for i := range r.Connections {
 				s.restoreConnection(cache, &r.Connections[i], descriptors[i])
 			}
-		case r.Client != nil && len(descriptors) == descriptorsOf(r.Client):
+		case r.Client != nil && len(descriptors) == r.Client.Descriptors():
 			count.Clients++
 			s.descriptors.open += len(descriptors)
 			err = s.restoreClient(cache, r.Client, descriptors)
@@ -326,8 +326,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		if session.connection = s.restoreConnection(cache, r.Found, rest[0]); session.connection != nil {
 			cache.store.Withdraw(session.connection)
 			cache.watch.end(rest[0])
-		}
-		if session.connection == nil { // it left as one that was cached
+		} else { // it left as one that was cached
 			cache.counters.putBack++
 		}
 		rest = rest[1:]
@@ -343,17 +342,6 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		s.timers.Set(&c.timer, c, timerwheel.Tick(r.Due))
 	}
 	return nil
-}
-
-// descriptors is how many belong to a client.
-func descriptorsOf(r *handover.Client) int {
-	n := 1
-	for _, more := range []bool{r.HasFound, r.HasArrived} {
-		if more {
-			n++
-		}
-	}
-	return n
 }
 
 // begin makes a server that has received everything look at what has happened meanwhile: no

@@ -97,8 +97,8 @@ type Terms struct {
 	Keep, Order int
 }
 
-// Client is one that is connected. Its descriptors are its socket, that of Found if
-// HasFound, and the one that has arrived and was not used yet if HasArrived.
+// Client is one that is connected. Its descriptors are its socket, that of Found if there is
+// one, and the one that has arrived and was not used yet if HasArrived.
 type Client struct {
 	Announce bool // it was not told the protocol yet
 	State    int
@@ -118,8 +118,19 @@ type Client struct {
 	TTL        int         // of Prepared, in seconds
 	Prepared   *Connection // a save whose descriptor is due
 	Found      *Connection // a find that the client has not acknowledged
-	HasFound   bool
 	HasArrived bool
+}
+
+// Descriptors is how many a client has.
+func (c *Client) Descriptors() int {
+	n := 1
+	if c.Found != nil {
+		n++
+	}
+	if c.HasArrived {
+		n++
+	}
+	return n
 }
 
 // End says that this was all, and how much it should have been.
