@@ -79,7 +79,7 @@ func TestWalkVisitsOnce(t *testing.T) {
 		// More often than the others, so that walks come to their end.
 		actions["visit"], actions["visit again"], actions["visit once more"] = w.visit, w.visit, w.visit
 		actions["begin"] = w.begin
-		actions[""] = w.check
+		actions[""] = func(t *rapid.T) { m.check(t); w.check(t) }
 		t.Repeat(actions)
 		for w.done != [2]bool{true, true} {
 			w.visit(t)
