@@ -32,7 +32,8 @@ type twinBinding struct {
 	deadline                        Tick
 }
 
-func (w *twin) saveDestination(b twinBinding) {
+// saveDestination calls displaced when there is room for b.
+func (w *twin) saveDestination(b twinBinding, displaced func()) {
 	for i, old := range w.bindings {
 		if old.destination == b.destination && old.property == b.property && old.endpoint == b.endpoint {
 			w.bindings[i].deadline = b.deadline
@@ -46,6 +47,7 @@ func (w *twin) saveDestination(b twinBinding) {
 	if limit := w.limits.Bindings; limit > 0 && len(w.bindings) >= limit {
 		w.dropSoonestBinding()
 	}
+	displaced()
 	w.bindings = append(w.bindings, b)
 }
 
@@ -333,7 +335,7 @@ func (m *machine) decline(t *rapid.T) {
 func (m *machine) saveDestination(t *rapid.T) {
 	b := twinBinding{aName.Draw(t, "destination"), aProperty.Draw(t, "property"), aName.Draw(t, "endpoint"), m.deadline(t)}
 	m.store.SaveDestination([]byte(b.destination), []byte(b.property), []byte(b.endpoint), b.deadline)
-	m.twin.saveDestination(b)
+	m.twin.saveDestination(b, m.forgetTerms)
 }
 
 func (m *machine) findEndpoint(t *rapid.T) {
@@ -411,8 +413,13 @@ func (m *machine) referenced(endpoint string) bool {
 		slices.ContainsFunc(m.found, func(f found) bool { return f.twin.endpoint == endpoint })
 }
 
-func (m *machine) check(t *rapid.T) {
+// forgetTerms ends the terms of endpoints that have ended.
+func (m *machine) forgetTerms() {
 	maps.DeleteFunc(m.twin.terms, func(endpoint string, _ *Terms) bool { return !m.referenced(endpoint) })
+}
+
+func (m *machine) check(t *rapid.T) {
+	m.forgetTerms()
 	want := m.twin.size()
 	want.Text = m.twin.text(m.found)
 	if got := m.store.Size(); got != want {
