@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -81,8 +80,6 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket) error {
 	if !b.there() {
 		return nil
 	}
-	// Nobody serves meanwhile, and the collector would take a third of the time.
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	predecessor, err := s.TakeOver(b.connection, b.through)
 	if err != nil {
 		return fmt.Errorf("take over: %w", err)

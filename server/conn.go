@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/handover"
 	"github.com/scache/scache/proto"
 	"github.com/scache/scache/timerwheel"
 )
@@ -34,6 +35,7 @@ type conn struct {
 	glued     bool // something stood behind the last descriptor
 	moved     bool // the client did what it owed us, since the timer was set
 	timer     timerwheel.Timer[timed]
+	transfer  *transfer // in state succeeding; or nil
 }
 
 const (
@@ -313,6 +315,10 @@ func (c *conn) settle(lent bool) {
 
 // due implements timed: the client has kept us waiting for ipc_timeout.
 func (c *conn) due() {
+	if c.transfer != nil {
+		c.transfer.fail(handover.ErrSilent)
+		return
+	}
 	c.session.fault("timed out: %v", c.session.state)
 	c.close()
 }

@@ -82,11 +82,10 @@ func (l *lookups) add(more lookups) {
 	l.misses += more.misses
 }
 
-// handed are the counters as a successor goes on with them: it binds and admits again what it is
-// given.
+// handed are the counters as a successor goes on with them: it admits the clients again.
 func (c *cache) handed() counters {
 	handed := c.counters
-	handed.boundBefore += c.store.Bound() - c.store.Size().Bindings
+	handed.boundBefore += c.store.Bound()
 	handed.displacedBefore += c.store.Displaced()
 	handed.clientsEver -= handed.clients
 	return handed

@@ -48,19 +48,6 @@ func (d *descriptors) readLimit() {
 	d.limit = int(min(limit.Cur, math.MaxInt32))
 }
 
-// manyDescriptors is what the kernel's table is made for by prepare: half a megabyte.
-const manyDescriptors = 1 << 16
-
-// prepare has the kernel make its table large enough for many descriptors. It would do so by
-// doubling it again and again as they come, and each time wait for all processors (expand_fdtable in
-// fs/file.c). fd is any that is open.
-func (d *descriptors) prepare(fd int) {
-	highest, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(d.limit, manyDescriptors)-1)
-	if err == nil { // else it takes longer
-		unix.Close(highest)
-	}
-}
-
 // scarce reports whether there may be no room for another one.
 func (d *descriptors) scarce() bool { return d.open+spareDescriptors >= d.limit }
 

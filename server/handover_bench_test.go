@@ -53,10 +53,10 @@ func BenchmarkTakeOver(b *testing.B) {
 			}
 			done <- err
 		}()
-		for old.successors == nil {
+		for !old.succeeded {
 			client.Ready(ours, false)
+			old.continueSuccessions()
 		}
-		old.answerSuccessors()
 		if err := <-done; err != nil {
 			b.Fatal(err)
 		}

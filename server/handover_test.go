@@ -466,8 +466,9 @@ func TestMain(m *testing.M) {
 func dyingRecords() []handover.Record {
 	now := monotonic()
 	return []handover.Record{
-		{Hello: &handover.Hello{Version: handover.Version, Started: now - 1e9, StatisticsDue: 1 << 40}},
+		{Hello: &handover.Hello{Version: handover.Version, Started: now - 1e9}},
 		{Cache: &handover.Cache{Name: "before"}},
+		{Stopped: &handover.Stopped{StatisticsDue: 1 << 40}},
 		{Bindings: []handover.Binding{{Destination: []byte("d"), Property: []byte("p"), Endpoint: []byte("e"), Deadline: 1 << 40}}},
 		{Connections: []handover.Connection{{Endpoint: []byte("e"), Property: []byte("p"), Deadline: 1 << 40, Serial: 1}}},
 		{Client: &handover.Client{Announce: true}},

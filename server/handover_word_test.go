@@ -36,7 +36,8 @@ func play(t *testing.T) (*played, *Server, *Predecessor) {
 		_, received := p.channel.ReceiveMessage()
 		err = errors.Join(err, received, p.channel.SendMessage(proto.AppendStatus(nil, proto.OK)))
 		for _, r := range []handover.Record{
-			{Hello: &handover.Hello{Version: handover.Version, Started: monotonic(), StatisticsDue: 1 << 40}},
+			{Hello: &handover.Hello{Version: handover.Version, Started: monotonic()}},
+			{Stopped: &handover.Stopped{StatisticsDue: 1 << 40}},
 			{Cache: &handover.Cache{Name: "before"}},
 			{End: &handover.End{}},
 		} {

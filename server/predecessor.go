@@ -3,8 +3,9 @@ package server
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,29 +16,48 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// Handing over: this process is the predecessor, a client asks to be its successor. The loop
-// stands still from the first record to the last word, and nothing of ours is changed until
+// Handing over: this process is the predecessor, a client asks to be its successor. It is sent what is
+// cached while we go on serving, some in a turn. Then the loop stands still: it is sent what has
+// changed meanwhile, and all that has no time to wait, from the clients to the last word. Nothing of ours is changed until
 // then: so if the successor fails, we go on as if nothing had happened. What has left the
 // caches already, and waits for a reply to QUIT, is not handed over: we see it off.
 
 // ErrSucceeded is returned by Run when another process has taken over everything.
 var ErrSucceeded = errors.New("another process has taken over")
 
-// answerSuccessors decides about those who want to be our successor.
-func (s *Server) answerSuccessors() {
+// transfer is what is on its way to a client that is to be our successor.
+type transfer struct {
+	server  *Server
+	client  *conn
+	channel *handover.Channel
+	caches  []*sentCache
+	// steps are what is to be sent while we serve. Each call has the channel keep a record; done means
+	// that it was the step's last.
+	steps []func() (done bool, err error)
+}
+
+// sentCache is what the successor has of a cache: deadlines by serial numbers.
+type sentCache struct {
+	*cache
+	items map[uint64]timerwheel.Tick
+}
+
+// continueSuccessions goes on with those who want to be our successor, and have room for more.
+func (s *Server) continueSuccessions() {
 	asking := s.successors
 	s.successors = nil
 	for _, c := range asking {
-		switch reason := s.refusal(c); {
-		case c.fd < 0 || c.session.state != succeeding: // gone meanwhile, or in the list twice
-		case reason != "":
-			c.session.fault("%v: refused: %s", proto.TakeOver, reason)
-			c.session.out = proto.AppendRefusal(c.session.out, proto.Failed, reason)
-			c.session.state = ready
-			s.loop.Again(c.fd)
-		default:
-			s.handOver(c)
+		if c.fd < 0 || c.session.state != succeeding { // gone meanwhile
+			continue
 		}
+		if reason := s.refusal(c); reason != "" {
+			s.refuseSuccessor(c, reason)
+			continue
+		}
+		if c.transfer == nil {
+			c.transfer = s.newTransfer(c)
+		}
+		c.transfer.proceed()
 	}
 }
 
@@ -53,16 +73,113 @@ func (s *Server) refusal(c *conn) string {
 	return ""
 }
 
-// handOver makes a client our successor, or goes on.
-func (s *Server) handOver(c *conn) {
-	// The collector would take a third of the time; as it would the successor's.
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	name := clientName{&c.session}.String()
-	begun := time.Now()
-	pid, count, err := s.sendAll(c)
+func (s *Server) refuseSuccessor(c *conn, reason string) {
+	if c.transfer != nil { // it takes records by now
+		c.transfer.fail(errors.New(reason))
+		return
+	}
+	c.session.fault("%v: refused: %s", proto.TakeOver, reason)
+	c.session.out = proto.AppendRefusal(c.session.out, proto.Failed, reason)
+	c.session.state = ready
+	s.loop.Again(c.fd)
+}
+
+func (s *Server) newTransfer(c *conn) *transfer {
+	t := &transfer{server: s, client: c, channel: handover.NewChannel(c.fd)}
+	t.steps = append(t.steps, t.greet)
+	for _, cache := range s.caches {
+		sent := &sentCache{cache, make(map[uint64]timerwheel.Tick)}
+		t.caches = append(t.caches, sent)
+		connections, bindings := cache.store.Walk(), cache.store.Walk()
+		t.steps = append(t.steps,
+			func() (bool, error) {
+				return true, t.channel.Keep(&handover.Record{Cache: &handover.Cache{Name: cache.name}})
+			},
+			func() (bool, error) { return t.copyConnections(sent, &connections) },
+			func() (bool, error) { return t.copyBindings(sent, &bindings) })
+	}
+	return t
+}
+
+// proceed sends a record, if there is room for it, or the rest if all records were sent.
+func (t *transfer) proceed() {
+	switch err := t.channel.TryFlush(); {
+	case err == unix.EAGAIN || err == unix.ETOOMANYREFS || err == unix.ENOBUFS:
+		t.client.unsent(err)
+		return
+	case err != nil:
+		t.fail(err)
+		return
+	case len(t.steps) == 0:
+		t.finish()
+		return
+	}
+	done, err := t.steps[0]()
 	if err != nil {
-		s.config.Log.Warningf("%s has not taken over: %v; going on after %v", name, err, time.Since(begun).Round(time.Microsecond))
-		c.close()
+		t.fail(err)
+		return
+	}
+	if done {
+		t.steps = t.steps[1:]
+	}
+	s := t.server
+	s.timers.Set(&t.client.timer, t.client, s.clock.after(handover.Patience))
+	s.loop.Again(t.client.fd)
+}
+
+// fail ends the transfer: its client is not our successor.
+func (t *transfer) fail(err error) {
+	t.server.config.Log.Warningf("%s has not taken over: %v", clientName{&t.client.session}, err)
+	t.client.close()
+}
+
+func (t *transfer) greet() (done bool, err error) {
+	s := t.server
+	// Of the answer: we may have made the client's socket ourselves.
+	if err := handover.AskCredentials(t.client.fd); err != nil {
+		return false, err
+	}
+	t.channel.KeepMessage(proto.AppendStatus(nil, proto.OK))
+	return true, t.channel.Keep(&handover.Record{Hello: &handover.Hello{
+		Version: handover.Version,
+		Started: monotonic() - time.Since(s.started).Nanoseconds(),
+		Through: t.client.session.cache.name,
+	}})
+}
+
+// copyConnections makes a record of connections. They stay ours, and can be found meanwhile.
+func (t *transfer) copyConnections(c *sentCache, walk *store.Walk) (done bool, err error) {
+	var b batch
+	for looks := 0; looks < handover.Batch && !b.full() && !done; looks++ {
+		connection, more := c.store.NextConnection(walk)
+		if done = !more; connection != nil {
+			c.items[connection.Serial()] = connection.Deadline()
+			b.addConnection(c.cache, connection)
+		}
+	}
+	return done, t.channel.Keep(&b.record, b.descriptors...)
+}
+
+// copyBindings makes a record of bindings.
+func (t *transfer) copyBindings(c *sentCache, walk *store.Walk) (done bool, err error) {
+	var b batch
+	for looks := 0; looks < handover.Batch && !b.full() && !done; looks++ {
+		binding, any, more := c.store.NextBinding(walk)
+		if done = !more; any {
+			c.items[binding.Serial] = binding.Deadline
+			b.addBinding(binding)
+		}
+	}
+	return done, t.channel.Keep(&b.record)
+}
+
+// finish stands still until the client is our successor, or we go on.
+func (t *transfer) finish() {
+	s, begun := t.server, time.Now()
+	pid, count, err := t.standStill()
+	pause := time.Since(begun).Round(time.Microsecond)
+	if err != nil {
+		t.fail(fmt.Errorf("%w; going on after %v", err, pause))
 		return
 	}
 	s.succeeded = true
@@ -70,136 +187,146 @@ func (s *Server) handOver(c *conn) {
 		s.config.Succeeded(pid)
 	}
 	s.config.Log.Infof("process %d has taken over: %d connections, %d bindings, %d clients, within %v",
-		pid, count.Connections, count.Bindings, count.Clients, time.Since(begun).Round(time.Microsecond))
+		pid, count.Connections, count.Bindings, count.Clients, pause)
 	s.release()
 }
 
-// sendAll sends everything to a client, hears that it has it, and says Go. After an error it
+// standStill sends the rest to the client, hears that it has everything, and says Go. After an error it
 // is not our successor.
-func (s *Server) sendAll(c *conn) (pid int, count handover.End, err error) {
-	channel := handover.NewChannel(c.fd)
-	if err = s.sendState(channel, c, &count); err != nil {
+func (t *transfer) standStill() (pid int, count handover.End, err error) {
+	t.channel.StandStill()
+	if count, err = t.sendRest(); err != nil {
 		return 0, count, err
 	}
-	if err = channel.ReceiveAnswer(); err != nil {
-		channel.Retract() // else, if we ended soon, the successor would take us for dead
+	if err = t.channel.ReceiveAnswer(); err != nil {
+		t.channel.Retract() // else, if we ended soon, the successor would take us for dead
 		return 0, count, err
 	}
-	if who := channel.Peer(); who != nil {
+	if who := t.channel.Peer(); who != nil {
 		pid = int(who.Pid)
 	}
-	return pid, count, errors.Join(channel.Send(&handover.Record{Go: &handover.Go{}}), channel.Flush())
+	return pid, count, errors.Join(t.channel.Send(&handover.Record{Go: &handover.Go{}}), t.channel.Flush())
 }
 
-// sendState sends everything up to End.
-func (s *Server) sendState(channel *handover.Channel, c *conn, count *handover.End) error {
-	// Of the answer: we may have made the client's socket ourselves.
-	if err := handover.AskCredentials(c.fd); err != nil {
-		return err
-	}
-	if err := channel.SendMessage(proto.AppendStatus(nil, proto.OK)); err != nil {
-		return err
-	}
-	if err := channel.Send(&handover.Record{Hello: s.hello(c)}); err != nil {
-		return err
-	}
-	for _, cache := range s.caches {
-		if err := s.sendCache(channel, cache, c, count); err != nil {
-			return err
-		}
-	}
-	return errors.Join(channel.Send(&handover.Record{End: count}), channel.Flush())
-}
-
-func (s *Server) hello(c *conn) *handover.Hello {
-	return &handover.Hello{
-		Version:       handover.Version,
-		Started:       monotonic() - time.Since(s.started).Nanoseconds(),
-		Through:       c.session.cache.name,
+// sendRest sends everything from Stopped to End.
+func (t *transfer) sendRest() (count handover.End, err error) {
+	s := t.server
+	if err := t.channel.Send(&handover.Record{Stopped: &handover.Stopped{
 		StatisticsDue: uint64(s.statistics.timer.When()),
 		IdleDue:       dueTick(&s.idle.timer),
 		Served:        s.served,
+	}}); err != nil {
+		return count, err
 	}
+	for _, c := range t.caches {
+		if err := t.sendChanges(c); err != nil {
+			return count, err
+		}
+		count.Bindings += c.store.Size().Bindings
+		count.Connections += c.store.Size().Connections
+		clients, err := t.sendClients(c.cache)
+		if err != nil {
+			return count, err
+		}
+		count.Clients += clients
+	}
+	return count, errors.Join(t.channel.Send(&handover.Record{End: &count}), t.channel.Flush())
 }
 
-// sendCache sends a cache and its clients, but for the successor.
-func (s *Server) sendCache(channel *handover.Channel, c *cache, successor *conn, count *handover.End) error {
+// sendChanges sends a cache with what the successor has not, or has and should not.
+func (t *transfer) sendChanges(c *sentCache) error {
+	var bindings []store.Binding
+	for b := range c.store.Bindings() {
+		if !c.has(b.Serial, b.Deadline) {
+			bindings = append(bindings, b)
+		}
+	}
+	var connections []*store.Connection
+	for connection := range c.store.Connections() {
+		if !c.has(connection.Serial(), connection.Deadline()) {
+			connections = append(connections, connection)
+		}
+	}
+	record := c.record()
+	record.Gone = slices.Collect(maps.Keys(c.items)) // what is left of it
 	var sockets []int
-	for _, l := range s.listeners {
-		if l.cache == c {
+	for _, l := range t.server.listeners {
+		if l.cache == c.cache {
 			sockets = append(sockets, l.fd)
 		}
 	}
-	if err := channel.Send(&handover.Record{Cache: c.record()}, sockets...); err != nil {
+	if err := t.channel.Send(&handover.Record{Cache: record}, sockets...); err != nil {
 		return err
 	}
-	if err := sendBindings(channel, c.store, count); err != nil {
-		return err
-	}
-	if err := sendConnections(channel, c, count); err != nil {
-		return err
-	}
-	for client := range s.clients {
-		if client.session.cache != c || client == successor {
-			continue
+	var b batch
+	for i, binding := range bindings {
+		b.addBinding(binding)
+		if err := t.sendBatch(&b, i == len(bindings)-1); err != nil {
+			return err
 		}
-		count.Clients++
-		record, descriptors := client.record()
-		if err := channel.Send(&handover.Record{Client: record}, descriptors...); err != nil {
+	}
+	for i, connection := range connections {
+		b.addConnection(c.cache, connection)
+		if err := t.sendBatch(&b, i == len(connections)-1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func sendBindings(channel *handover.Channel, s *store.Store, count *handover.End) error {
-	b := batch[handover.Binding]{send: func(bindings []handover.Binding, _ []int) error {
-		count.Bindings += len(bindings)
-		return channel.Send(&handover.Record{Bindings: bindings})
-	}}
-	for of := range s.Bindings() {
-		record := handover.Binding{Destination: of.Destination, Property: of.Property, Endpoint: of.Endpoint, Deadline: uint64(of.Deadline), Serial: of.Serial}
-		if err := b.add(record, len(of.Destination)+len(of.Property)+len(of.Endpoint)); err != nil {
-			return err
-		}
-	}
-	return b.flush()
-}
-
-func sendConnections(channel *handover.Channel, cache *cache, count *handover.End) error {
-	b := batch[handover.Connection]{send: func(connections []handover.Connection, descriptors []int) error {
-		count.Connections += len(connections)
-		return channel.Send(&handover.Record{Connections: connections}, descriptors...)
-	}}
-	for c := range cache.store.Connections() {
-		if err := b.add(*cache.connectionRecord(c), len(c.Endpoint())+len(c.Property()), c.FD()); err != nil {
-			return err
-		}
-	}
-	return b.flush()
-}
-
-// batch collects what goes into one record.
-type batch[T any] struct {
-	items       []T
-	descriptors []int
-	text        int // bytes in it
-	send        func(items []T, descriptors []int) error
-}
-
-func (b *batch[T]) add(item T, text int, descriptors ...int) error {
-	b.items, b.descriptors = append(b.items, item), append(b.descriptors, descriptors...)
-	b.text += text
-	if len(b.items) < handover.Batch && b.text < handover.BatchText {
+// sendBatch sends a batch that is full, or the last of its kind, and empties it.
+func (t *transfer) sendBatch(b *batch, last bool) error {
+	if !b.full() && !last {
 		return nil
 	}
-	return b.flush()
+	err := t.channel.Send(&b.record, b.descriptors...)
+	*b = batch{}
+	return err
 }
 
-func (b *batch[T]) flush() error {
-	err := b.send(b.items, b.descriptors)
-	b.items, b.descriptors, b.text = b.items[:0], b.descriptors[:0], 0
-	return err
+// has reports whether the successor has something as it is. Each is asked for once.
+func (c *sentCache) has(serial uint64, deadline timerwheel.Tick) bool {
+	sent, ok := c.items[serial]
+	delete(c.items, serial)
+	return ok && sent == deadline
+}
+
+// sendClients sends the clients of a cache, but for the successor.
+func (t *transfer) sendClients(c *cache) (count int, err error) {
+	for client := range t.server.clients {
+		if client.session.cache != c || client == t.client {
+			continue
+		}
+		count++
+		record, descriptors := client.record()
+		if err := t.channel.Send(&handover.Record{Client: record}, descriptors...); err != nil {
+			return count, err
+		}
+	}
+	return count, nil
+}
+
+// batch is a record of bindings, or of connections.
+type batch struct {
+	record      handover.Record
+	descriptors []int
+	text        int // bytes in it
+}
+
+func (b *batch) full() bool {
+	return len(b.record.Bindings)+len(b.record.Connections) >= handover.Batch || b.text >= handover.BatchText
+}
+
+func (b *batch) addBinding(of store.Binding) {
+	b.record.Bindings = append(b.record.Bindings, handover.Binding{Destination: of.Destination, Property: of.Property, Endpoint: of.Endpoint,
+		Deadline: uint64(of.Deadline), Serial: of.Serial})
+	b.text += len(of.Destination) + len(of.Property) + len(of.Endpoint)
+}
+
+func (b *batch) addConnection(cache *cache, c *store.Connection) {
+	b.record.Connections = append(b.record.Connections, *cache.connectionRecord(c))
+	b.descriptors = append(b.descriptors, c.FD())
+	b.text += len(c.Endpoint()) + len(c.Property())
 }
 
 func (c *cache) record() *handover.Cache {
@@ -288,15 +415,10 @@ func monotonic() int64 {
 // release closes our descriptors of what another process has, or has kept, and so takes nothing from
 // anybody; what has left the caches before is seen off still. Then Run returns.
 func (s *Server) release() {
-	forget := func(fd int) {
-		s.loop.Remove(fd)
-		unix.Close(fd)
-		s.descriptors.open--
-	}
 	for c := range s.clients {
 		_, descriptors := c.record()
 		for _, fd := range descriptors {
-			forget(fd)
+			s.forget(fd)
 		}
 		s.timers.Stop(&c.timer)
 		c.fd = -1
@@ -304,8 +426,7 @@ func (s *Server) release() {
 	clear(s.clients)
 	for _, c := range s.caches {
 		for connection := range c.store.Connections() {
-			c.watch.end(connection.FD())
-			forget(connection.FD())
+			s.forget(connection.FD())
 		}
 		s.timers.Stop(&c.watch.timer.timer)
 		c.store = store.New(nil)
@@ -313,4 +434,11 @@ func (s *Server) release() {
 	s.beginStop()
 	s.cleared = true
 	s.set(&s.grace, farewellGrace)
+}
+
+// forget closes our descriptor of what another process has as well.
+func (s *Server) forget(fd int) {
+	s.loop.Remove(fd)
+	unix.Close(fd)
+	s.descriptors.open--
 }

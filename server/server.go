@@ -267,7 +267,7 @@ func (s *Server) Run() error {
 		s.readClock()
 		s.expire() // first, so that nothing due is handed out below
 		s.loop.Dispatch()
-		s.answerSuccessors()
+		s.continueSuccessions()
 		s.farewell.some()
 		s.continueLowering()
 		if s.stop {

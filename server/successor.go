@@ -112,7 +112,6 @@ func (p *Predecessor) receive(socket int, through string) error {
 	if err := handover.AskCredentials(socket); err != nil {
 		return err
 	}
-	p.server.descriptors.prepare(socket)
 	if err := p.ask(socket); err != nil {
 		return err
 	}
@@ -179,18 +178,23 @@ func (p *Predecessor) identify() error {
 func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 	s := p.server
 	s.continueClock(h)
+	for _, c := range s.caches {
+		c.store.Limits = store.Limits{} // until we serve: nothing is ours to close
+	}
 	var cache *cache
-	var count handover.End
 	for {
 		r, descriptors, err := p.channel.Receive()
 		if err != nil {
 			return err
 		}
-		if cache == nil && r.Cache == nil {
+		if cache == nil && r.Cache == nil && r.Stopped == nil {
 			closeAll(descriptors)
 			return errors.New("the first record is not a cache")
 		}
 		switch {
+		case r.Stopped != nil:
+			p.channel.StandStill()
+			s.continueTimers(r.Stopped)
 		case r.Cache != nil:
 			name := r.Cache.Name
 			if name == h.Through && through != "" {
@@ -198,27 +202,23 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 			}
 			cache, err = s.restoreCache(name, r.Cache, descriptors)
 		case r.Bindings != nil:
-			count.Bindings += len(r.Bindings)
 			for _, b := range r.Bindings {
 				cache.store.RestoreBinding(store.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint,
 					Deadline: timerwheel.Tick(b.Deadline), Serial: b.Serial})
 			}
 			closeAll(descriptors)
 		case r.Connections != nil && len(descriptors) == len(r.Connections):
-			count.Connections += len(descriptors)
 			s.descriptors.open += len(descriptors)
 			for i := range r.Connections {
 				s.restoreConnection(cache, &r.Connections[i], descriptors[i])
 			}
 		case r.Client != nil && len(descriptors) == r.Client.Descriptors():
-			count.Clients++
 			s.descriptors.open += len(descriptors)
 			err = s.restoreClient(cache, r.Client, descriptors)
 		case r.End != nil:
-			if *r.End != count {
-				return fmt.Errorf("the server speaks of %+v, and has sent %+v", *r.End, count)
+			if have := s.count(); *r.End != have {
+				return fmt.Errorf("the server speaks of %+v, and has sent %+v", *r.End, have)
 			}
-			s.adaptToLimit()
 			return nil
 		default: // a kind that we do not know
 			closeAll(descriptors)
@@ -229,6 +229,16 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 	}
 }
 
+// count is how much has been received.
+func (s *Server) count() (n handover.End) {
+	for _, c := range s.caches {
+		n.Bindings += c.store.Size().Bindings
+		n.Connections += c.store.Size().Connections
+	}
+	n.Clients = len(s.clients)
+	return n
+}
+
 // continueClock sets the clock to the predecessor's: all times stay as they are.
 func (s *Server) continueClock(h *handover.Hello) {
 	s.started = time.Now().Add(time.Duration(h.Started - monotonic()))
@@ -237,18 +247,22 @@ func (s *Server) continueClock(h *handover.Hello) {
 	for _, c := range s.caches {
 		c.store.Advance(c.now)
 	}
+}
+
+// continueTimers has the predecessor's timers go off when they would have.
+func (s *Server) continueTimers(r *handover.Stopped) {
 	latest := s.clock.after(s.config.StatusUpdateTime)
-	s.timers.Set(&s.statistics.timer, &s.statistics, min(timerwheel.Tick(h.StatisticsDue), latest))
+	s.timers.Set(&s.statistics.timer, &s.statistics, min(timerwheel.Tick(r.StatisticsDue), latest))
 	if s.idle.timer.Pending() {
 		s.set(&s.idle, s.config.MaxIdle)
 	}
-	if h.IdleDue > 0 && s.config.MaxIdle > 0 {
-		s.timers.Set(&s.idle.timer, &s.idle, timerwheel.Tick(h.IdleDue))
+	if r.IdleDue > 0 && s.config.MaxIdle > 0 {
+		s.timers.Set(&s.idle.timer, &s.idle, timerwheel.Tick(r.IdleDue))
 	}
-	s.served = h.Served
+	s.served = r.Served
 }
 
-// restoreCache takes a cache's listening sockets and counters.
+// restoreCache takes a cache's listening sockets and counters, and drops what is gone.
 func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*cache, error) {
 	cache := s.cacheNamed(name)
 	if cache == nil {
@@ -257,6 +271,7 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 		cache.store.Advance(cache.now)
 		s.caches = append(s.caches, cache)
 	}
+	s.dropGone(cache, r.Gone)
 	cache.store.SkipTo(r.Serial)
 	cache.stats.since = r.Since
 	cache.stats.each(func(name string, counter *int) { *counter = int(r.Counters[name]) })
@@ -271,6 +286,38 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 		s.inherited = append(s.inherited, fd)
 	}
 	return cache, nil
+}
+
+// dropGone takes out what has left the predecessor's cache since it was received. Others may use
+// the connections: nothing is said on them.
+func (s *Server) dropGone(c *cache, serials []uint64) {
+	if len(serials) == 0 {
+		return
+	}
+	gone := make(map[uint64]bool, len(serials))
+	for _, serial := range serials {
+		gone[serial] = true
+	}
+	var connections []*store.Connection
+	for connection := range c.store.Connections() {
+		if gone[connection.Serial()] {
+			connections = append(connections, connection)
+		}
+	}
+	var bindings []store.Binding
+	for b := range c.store.Bindings() {
+		if gone[b.Serial] {
+			bindings = append(bindings, b)
+		}
+	}
+	for _, connection := range connections {
+		s.forget(connection.FD())
+		c.store.Withdraw(connection)
+		c.store.Release(connection)
+	}
+	for _, b := range bindings {
+		c.store.DropBinding(b)
+	}
 }
 
 func (s *Server) cacheNamed(name string) *cache {
@@ -289,10 +336,6 @@ func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *st
 		c.watch.polite(fd, t.quit)
 	}
 	connection := c.store.Restore(r.Endpoint, r.Property, fd, r.Serial, timerwheel.Tick(r.Deadline))
-	if connection == nil { // connection_cache_text_limit is lower here
-		s.dismiss(c, fd, store.Evicted)
-		return nil
-	}
 	if t != nil {
 		c.store.Govern(connection, t.kept)
 	}
@@ -323,20 +366,12 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		session.texts = int32(len(r.Prepared.Endpoint) + len(r.Prepared.Property))
 	}
 	if r.Found != nil {
-		if session.connection = s.restoreConnection(cache, r.Found, rest[0]); session.connection != nil {
-			cache.store.Withdraw(session.connection)
-			cache.watch.end(rest[0])
-		} else { // it left as one that was cached
-			cache.counters.putBack++
-		}
+		session.connection = s.restoreConnection(cache, r.Found, rest[0])
+		cache.store.Withdraw(session.connection)
 		rest = rest[1:]
 	}
 	if r.HasArrived {
 		c.in.fd = rest[0]
-	}
-	if session.connection == nil && session.state.holds() {
-		// No room for its texts. The client sees an end that it can deal with.
-		session.state = ended
 	}
 	if r.Due > 0 {
 		s.timers.Set(&c.timer, c, timerwheel.Tick(r.Due))
@@ -345,8 +380,13 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 }
 
 // begin makes a server that has received everything look at what has happened meanwhile: no
-// event tells of what came before its sockets were registered here.
+// event tells of what came before its sockets were registered here. What its limits leave no
+// room for leaves in the next turns.
 func (s *Server) begin() {
+	for _, c := range s.caches {
+		c.lower()
+	}
+	s.adaptToLimit()
 	for c := range s.clients {
 		s.loop.Again(c.fd)
 	}
@@ -361,9 +401,6 @@ func (s *Server) Listens(name string) bool {
 func (s *Server) abandonAll() {
 	s.config.Beat = nil // we do not stop what we have never been
 	s.release()
-	for s.farewell.waiting() { // for which there was no room here
-		unix.Close(s.farewell.next().fd)
-	}
 	closeAll(s.inherited)
 	s.loop.Close()
 }

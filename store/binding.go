@@ -69,13 +69,17 @@ func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline
 		}
 		b = s.bind(hash, key, destination, endpoint)
 	}
-	// A refresh leaves the timer alone, and with it its neighbours in the wheel:
-	// that is left to the one time when it is due.
+	s.expire(b, deadline)
+	return true
+}
+
+// expire gives a binding a deadline. A refresh leaves the timer alone, and with it its
+// neighbours in the wheel: that is left to the one time when it is due.
+func (s *Store) expire(b *binding, deadline Tick) {
 	b.deadline = deadline
 	if !b.timer.Pending() || deadline < b.timer.When() {
 		s.bindingTimers.Set(&b.timer, b, deadline)
 	}
-	return true
 }
 
 // bindingKey is the text of a key, until the next call.
@@ -153,31 +157,48 @@ func (s *Store) bind(hash uint64, key, destination, endpoint []byte) *binding {
 	}
 	d.bindings++
 	b.destination = d
-	b.previous = d.last
-	if d.last != nil {
-		d.last.next = b
+	link(b, d.last)
+	return b
+}
+
+// link puts a binding behind another one of its destination; nil: in front of all.
+func link(b, previous *binding) {
+	d, next := b.destination, b.destination.first
+	if previous != nil {
+		next = previous.next
+		previous.next = b
 	} else {
 		d.first = b
 	}
-	d.last = b
-	return b
+	if next != nil {
+		next.previous = b
+	} else {
+		d.last = b
+	}
+	b.previous, b.next = previous, next
+}
+
+// unlink is the reverse of link.
+func unlink(b *binding) {
+	if b.previous != nil {
+		b.previous.next = b.next
+	} else {
+		b.destination.first = b.next
+	}
+	if b.next != nil {
+		b.next.previous = b.previous
+	} else {
+		b.destination.last = b.previous
+	}
+	b.previous, b.next = nil, nil
 }
 
 // dropBinding is the reverse of bind.
 func (s *Store) dropBinding(b *binding) {
 	s.bindingTimers.Stop(&b.timer)
 	d := b.destination
-	if b.previous != nil {
-		b.previous.next = b.next
-	} else {
-		d.first = b.next
-	}
-	if b.next != nil {
-		b.next.previous = b.previous
-	} else {
-		d.last = b.previous
-	}
-	b.previous, b.next, b.destination = nil, nil, nil
+	unlink(b)
+	b.destination = nil
 	d.bindings--
 	if d.first == nil {
 		s.destinations.remove(s.hash(d.label), d)

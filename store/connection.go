@@ -54,6 +54,10 @@ func (s *Store) Prepare(endpoint, property []byte) *Connection {
 	if !s.makeRoom(len(endpoint) + len(property)) {
 		return nil
 	}
+	return s.prepare(endpoint, property)
+}
+
+func (s *Store) prepare(endpoint, property []byte) *Connection {
 	c := s.freeConnections.take()
 	s.size.Text += len(property)
 	c.fd, c.returned = -1, 0

@@ -60,22 +60,29 @@ func (s *Store) Serial() uint64 { return s.last }
 // SkipTo makes the serial numbers go on behind serial.
 func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
 
-// RestoreBinding saves a binding as it was in another store. There may be no room for it.
+// RestoreBinding saves a binding as it was in another store, whose clock is this one's: at its
+// place by its serial number. It is not counted by Bound. Limits do not hold for what is restored, see Lower.
 func (s *Store) RestoreBinding(b Binding) {
-	if s.SaveDestination(b.Destination, b.Property, b.Endpoint, b.Deadline) && b.Serial > 0 {
-		key := s.bindingKey(b.Destination, b.Property, b.Endpoint)
-		s.lookupBinding(s.hash(key), key).serial = b.Serial
+	key := s.bindingKey(b.Destination, b.Property, b.Endpoint)
+	hash := s.hash(key)
+	of := s.lookupBinding(hash, key)
+	if of == nil {
+		of = s.bind(hash, key, b.Destination, b.Endpoint)
+		s.bound--
+		of.serial = b.Serial
+		unlink(of)
+		previous := of.destination.last
+		for previous != nil && previous.serial > b.Serial {
+			previous = previous.previous
+		}
+		link(of, previous)
 	}
+	s.expire(of, b.Deadline)
 }
 
-// Restore puts a connection into the store as it was in another one, whose clock is this one's:
-// at its place by its serial number, until its deadline. The store owns fd from now on. It returns
-// nil, and owns nothing, if there is no room for the texts.
+// Restore puts a connection into the store as RestoreBinding does. The store owns fd from now on.
 func (s *Store) Restore(endpoint, property []byte, fd int, serial uint64, deadline Tick) *Connection {
-	c := s.Prepare(endpoint, property)
-	if c == nil {
-		return nil
-	}
+	c := s.prepare(endpoint, property)
 	c.fd, c.serial = int32(fd), serial
 	s.insert(c, deadline)
 	return c

@@ -20,9 +20,12 @@ import (
 // (connection_cache_protocol_timeout).
 const Patience = time.Second
 
-// longest is how long all of it may take, whatever the other side does meanwhile. A million bindings
-// take some seconds.
-const longest = 10 * time.Second
+// All of it may take so long, whatever the other side does meanwhile: while the predecessor serves, and
+// when it stands still.
+const (
+	copyTime  = time.Minute
+	stillTime = 10 * time.Second
+)
 
 // ErrSilent is returned when the other side did nothing for Patience, or not enough for too long.
 var ErrSilent = errors.New("no answer in time")
@@ -58,7 +61,7 @@ type Channel struct {
 func NewChannel(socket int) *Channel {
 	c := &Channel{
 		fd:      socket,
-		end:     time.Now().Add(longest),
+		end:     time.Now().Add(copyTime),
 		control: make([]byte, unix.CmsgSpace(4*batchDescriptors)+unix.CmsgSpace(unix.SizeofUcred)),
 	}
 	c.encoder = gob.NewEncoder(&c.unsent)
@@ -66,6 +69,9 @@ func NewChannel(socket int) *Channel {
 	c.decoder = gob.NewDecoder(c.buffered)
 	return c
 }
+
+// StandStill is called when nobody serves from now on: no time is to be lost.
+func (c *Channel) StandStill() { c.end = time.Now().Add(stillTime) }
 
 // Send sends a record with descriptors, which stay the caller's. It may be kept until
 // Flush.
@@ -75,45 +81,69 @@ func (c *Channel) Send(r *Record, descriptors ...int) error {
 			return err
 		}
 	}
-	r.Descriptors = len(descriptors)
-	if err := c.encoder.Encode(r); err != nil {
+	if err := c.Keep(r, descriptors...); err != nil {
 		return err
 	}
-	c.rights = append(c.rights, descriptors...)
 	if c.unsent.Len() < batchBytes {
 		return nil
 	}
 	return c.Flush()
 }
 
+// Keep keeps a record with descriptors, which stay the caller's, until TryFlush or Flush. What was
+// kept before must have been flushed, if it had descriptors.
+func (c *Channel) Keep(r *Record, descriptors ...int) error {
+	r.Descriptors = len(descriptors)
+	if err := c.encoder.Encode(r); err != nil {
+		return err
+	}
+	c.rights = append(c.rights, descriptors...)
+	return nil
+}
+
 // Flush sends what was kept.
 func (c *Channel) Flush() error {
-	sent := time.Now()
+	for sent := time.Now(); ; {
+		before := c.unsent.Len()
+		err := c.TryFlush()
+		if c.unsent.Len() < before {
+			sent = time.Now()
+		}
+		switch err {
+		case nil:
+			return nil
+		case unix.EAGAIN:
+			err = c.wait(unix.POLLOUT)
+		case unix.ETOOMANYREFS, unix.ENOBUFS:
+			err = nil
+			if now := time.Now(); now.Sub(sent) > Patience || now.After(c.end) {
+				err = ErrSilent
+			}
+			time.Sleep(crowdedPause)
+		}
+		if err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+	}
+}
+
+// TryFlush sends what was kept as far as that is possible without waiting. The error is the kernel's; after
+// EAGAIN, ETOOMANYREFS and ENOBUFS it can be tried again.
+func (c *Channel) TryFlush() error {
 	for c.unsent.Len() > 0 {
 		var control []byte
 		if len(c.rights) > 0 {
 			control = unix.UnixRights(c.rights...)
 		}
 		n, err := unix.SendmsgN(c.fd, c.unsent.Bytes(), control, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		switch err {
-		case nil:
-			c.unsent.Next(n)
-			c.rights = c.rights[:0]
-			sent = time.Now()
-		case unix.EAGAIN:
-			err = c.wait(unix.POLLOUT)
-		case unix.ETOOMANYREFS, unix.ENOBUFS:
-			err = nil
-			if time.Since(sent) > Patience {
-				err = ErrSilent
-			}
-			time.Sleep(crowdedPause)
-		case unix.EINTR:
-			err = nil
+		if err == unix.EINTR {
+			continue
 		}
 		if err != nil {
-			return fmt.Errorf("send: %w", err)
+			return err
 		}
+		c.unsent.Next(n)
+		c.rights = c.rights[:0]
 	}
 	return nil
 }
@@ -137,9 +167,12 @@ func (c *Channel) Receive() (r Record, descriptors []int, err error) {
 
 // SendMessage sends a message of the protocol, before any record.
 func (c *Channel) SendMessage(msg []byte) error {
-	c.unsent.Write(msg)
+	c.KeepMessage(msg)
 	return c.Flush()
 }
+
+// KeepMessage is Keep for a message of the protocol, before any record.
+func (c *Channel) KeepMessage(msg []byte) { c.unsent.Write(msg) }
 
 // ReceiveMessage returns a message of the protocol, before any record.
 func (c *Channel) ReceiveMessage() (msg []byte, err error) {

@@ -4,8 +4,12 @@
 //
 //	successor                      predecessor
 //	   | takeover (package proto)       |
-//	   |------------------------------->|  stops serving
-//	   |   Hello, Cache, Bindings, ...  |
+//	   |------------------------------->|
+//	   |   Hello, Cache, Bindings, ...  |  serves meanwhile
+//	   |<-------------------------------|
+//	   |           Stopped              |  stops serving
+//	   |<-------------------------------|
+//	   |   Cache, Bindings, Client, ... |  what is new, or has changed
 //	   |<-------------------------------|
 //	   |             End                |
 //	   |<-------------------------------|
@@ -34,6 +38,7 @@ type Record struct {
 	Descriptors int // that come with it
 
 	Hello       *Hello
+	Stopped     *Stopped
 	Cache       *Cache
 	Bindings    []Binding
 	Connections []Connection // each with a descriptor
@@ -43,10 +48,10 @@ type Record struct {
 }
 
 // Batch is how many bindings or connections make a record: one by one they would take twice as
-// long. It is what one message can carry of descriptors (SCM_MAX_FD in the kernel), or less. BatchText is how many
-// bytes of text end one before.
+// long, and more would keep clients waiting for longer than a look-up does. It is less than one message can carry of
+// descriptors (SCM_MAX_FD in the kernel). BatchText is how many bytes of text end one before.
 const (
-	Batch     = 200
+	Batch     = 64
 	BatchText = 1 << 16
 )
 
@@ -55,17 +60,24 @@ const (
 type Hello struct {
 	Version int
 	// Started is when the clock began, in nanoseconds of CLOCK_MONOTONIC.
-	Started       int64
-	Through       string // name of the cache through whose socket the successor came
+	Started int64
+	Through string // name of the cache through whose socket the successor came
+}
+
+// Stopped says that the predecessor serves no longer. Each cache is begun once more, with what
+// has changed since it was sent: what is gone, and then bindings and connections that are
+// new, or bindings with a new deadline.
+type Stopped struct {
 	StatisticsDue uint64
 	IdleDue       uint64
 	Served        bool // there has been a client
 }
 
-// Cache begins a cache: what follows, up to the next one, is of this one. Its descriptors are
-// the listening sockets.
+// Cache begins a cache: what follows, up to the next one, is of this one. Before Stopped it has
+// nothing but the name. Its descriptors are the listening sockets.
 type Cache struct {
 	Name     string
+	Gone     []uint64         // serial numbers of bindings and connections
 	Serial   uint64           // of what was saved last
 	Since    time.Time        // when the counters began
 	Counters map[string]int64 // by name; what the reader does not know is lost
@@ -133,7 +145,7 @@ func (c *Client) Descriptors() int {
 	return n
 }
 
-// End says that this was all, and how much it should have been.
+// End says that this was all, and how much is cached, and connected, now.
 type End struct{ Bindings, Connections, Clients int }
 
 // Go says that the successor is the server now.
