@@ -35,11 +35,14 @@ func (r *running) connect() int {
 }
 
 // successorOf makes a server that can take over from r.
-func successorOf(r *running) *running {
+func successorOf(r *running, change ...func(*Config)) *running {
 	r.t.Helper()
 	n := &running{t: r.t, log: &logbook{}, path: r.path, done: make(chan error, 1)}
 	config := r.Server.config
 	config.Log = n.log
+	for _, change := range change {
+		change(&config)
+	}
 	var err error
 	if n.Server, err = New(config, Cache{Name: r.path}); err != nil {
 		r.t.Fatal(err)

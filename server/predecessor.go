@@ -31,8 +31,8 @@ type transfer struct {
 	client  *conn
 	channel *handover.Channel
 	caches  []*sentCache
-	// steps are what is to be sent while we serve. Each call has the channel keep a record; done means
-	// that it was the step's last.
+	// steps are what is to be sent while we serve. Each call sends a record; done means that it was
+	// the step's last.
 	steps []func() (done bool, err error)
 }
 
@@ -93,7 +93,7 @@ func (s *Server) newTransfer(c *conn) *transfer {
 		connections, bindings := cache.store.Walk(), cache.store.Walk()
 		t.steps = append(t.steps,
 			func() (bool, error) {
-				return true, t.channel.Keep(&handover.Record{Cache: &handover.Cache{Name: cache.name}})
+				return true, t.channel.Push(&handover.Record{Cache: &handover.Cache{Name: cache.name}})
 			},
 			func() (bool, error) { return t.copyConnections(sent, &connections) },
 			func() (bool, error) { return t.copyBindings(sent, &bindings) })
@@ -103,12 +103,12 @@ func (s *Server) newTransfer(c *conn) *transfer {
 
 // proceed sends a record, if there is room for it, or the rest if all records were sent.
 func (t *transfer) proceed() {
-	switch err := t.channel.TryFlush(); {
-	case err == unix.EAGAIN || err == unix.ETOOMANYREFS || err == unix.ENOBUFS:
-		t.client.unsent(err)
-		return
+	switch room, err := t.channel.Room(); {
 	case err != nil:
 		t.fail(err)
+		return
+	case !room:
+		t.client.unsent(unix.EAGAIN)
 		return
 	case len(t.steps) == 0:
 		t.finish()
@@ -139,15 +139,17 @@ func (t *transfer) greet() (done bool, err error) {
 	if err := handover.AskCredentials(t.client.fd); err != nil {
 		return false, err
 	}
-	t.channel.KeepMessage(proto.AppendStatus(nil, proto.OK))
-	return true, t.channel.Keep(&handover.Record{Hello: &handover.Hello{
+	if err := t.channel.SendMessage(proto.AppendStatus(nil, proto.OK)); err != nil {
+		return false, err
+	}
+	return true, t.channel.Push(&handover.Record{Hello: &handover.Hello{
 		Version: handover.Version,
 		Started: monotonic() - time.Since(s.started).Nanoseconds(),
 		Through: t.client.session.cache.name,
 	}})
 }
 
-// copyConnections makes a record of connections. They stay ours, and can be found meanwhile.
+// copyConnections sends connections. They stay ours, and can be found meanwhile.
 func (t *transfer) copyConnections(c *sentCache, walk *store.Walk) (done bool, err error) {
 	var b batch
 	for looks := 0; looks < handover.Batch && !b.full() && !done; looks++ {
@@ -157,10 +159,10 @@ func (t *transfer) copyConnections(c *sentCache, walk *store.Walk) (done bool, e
 			b.addConnection(c.cache, connection)
 		}
 	}
-	return done, t.channel.Keep(&b.record, b.descriptors...)
+	return done, t.channel.Push(&b.record, b.descriptors...)
 }
 
-// copyBindings makes a record of bindings.
+// copyBindings sends bindings.
 func (t *transfer) copyBindings(c *sentCache, walk *store.Walk) (done bool, err error) {
 	var b batch
 	for looks := 0; looks < handover.Batch && !b.full() && !done; looks++ {
@@ -170,7 +172,7 @@ func (t *transfer) copyBindings(c *sentCache, walk *store.Walk) (done bool, err 
 			b.addBinding(binding)
 		}
 	}
-	return done, t.channel.Keep(&b.record)
+	return done, t.channel.Push(&b.record)
 }
 
 // finish stands still until the client is our successor, or we go on.

@@ -81,7 +81,7 @@ func (c *Channel) Send(r *Record, descriptors ...int) error {
 			return err
 		}
 	}
-	if err := c.Keep(r, descriptors...); err != nil {
+	if err := c.keep(r, descriptors...); err != nil {
 		return err
 	}
 	if c.unsent.Len() < batchBytes {
@@ -90,9 +90,7 @@ func (c *Channel) Send(r *Record, descriptors ...int) error {
 	return c.Flush()
 }
 
-// Keep keeps a record with descriptors, which stay the caller's, until TryFlush or Flush. What was
-// kept before must have been flushed, if it had descriptors.
-func (c *Channel) Keep(r *Record, descriptors ...int) error {
+func (c *Channel) keep(r *Record, descriptors ...int) error {
 	r.Descriptors = len(descriptors)
 	if err := c.encoder.Encode(r); err != nil {
 		return err
@@ -101,11 +99,42 @@ func (c *Channel) Keep(r *Record, descriptors ...int) error {
 	return nil
 }
 
+// Push is Send without waiting, where Room has reported that there is some. The descriptors have gone when it
+// returns, so that the caller may close them; of the record something may be left to Room.
+func (c *Channel) Push(r *Record, descriptors ...int) error {
+	err := errors.Join(c.keep(r, descriptors...), c.sendSome())
+	if err == nil && len(c.rights) > 0 {
+		err = unix.EAGAIN
+	}
+	return err
+}
+
+// Room sends what was left, without waiting, and reports whether there is room for more.
+func (c *Channel) Room() (bool, error) {
+	if err := c.sendSome(); err != nil || c.unsent.Len() > 0 {
+		return false, err
+	}
+	poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(poll, 0)
+	if err == unix.EINTR {
+		return true, nil // the next send tells
+	}
+	return n > 0, os.NewSyscallError("poll", err)
+}
+
+// sendSome sends what there is room for.
+func (c *Channel) sendSome() error {
+	if err := c.send(); err != unix.EAGAIN {
+		return err
+	}
+	return nil
+}
+
 // Flush sends what was kept.
 func (c *Channel) Flush() error {
 	for sent := time.Now(); ; {
 		before := c.unsent.Len()
-		err := c.TryFlush()
+		err := c.send()
 		if c.unsent.Len() < before {
 			sent = time.Now()
 		}
@@ -127,9 +156,8 @@ func (c *Channel) Flush() error {
 	}
 }
 
-// TryFlush sends what was kept as far as that is possible without waiting. The error is the kernel's; after
-// EAGAIN, ETOOMANYREFS and ENOBUFS it can be tried again.
-func (c *Channel) TryFlush() error {
+// send sends what was kept, without waiting, until the kernel returns an error.
+func (c *Channel) send() error {
 	for c.unsent.Len() > 0 {
 		var control []byte
 		if len(c.rights) > 0 {
@@ -167,12 +195,9 @@ func (c *Channel) Receive() (r Record, descriptors []int, err error) {
 
 // SendMessage sends a message of the protocol, before any record.
 func (c *Channel) SendMessage(msg []byte) error {
-	c.KeepMessage(msg)
+	c.unsent.Write(msg)
 	return c.Flush()
 }
-
-// KeepMessage is Keep for a message of the protocol, before any record.
-func (c *Channel) KeepMessage(msg []byte) { c.unsent.Write(msg) }
 
 // ReceiveMessage returns a message of the protocol, before any record.
 func (c *Channel) ReceiveMessage() (msg []byte, err error) {
