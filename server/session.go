@@ -73,9 +73,6 @@ func (s state) String() string {
 		"awaiting acknowledgement", "ended", "succeeding", "on an errand"}[s]
 }
 
-// holds reports whether the session has a connection outside the store.
-func (s state) holds() bool { return s >= awaitingDescriptor && s <= awaitingAcknowledgement }
-
 // maxMessage bounds what a client can make us keep of one request. The longest
 // request has three values; the protocol's users must get back byte-exact what
 // they save up to about a mebibyte each.
