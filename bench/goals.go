@@ -22,6 +22,9 @@ const (
 	someBound    = 20_000
 	manyBound    = 1_000_000
 	shortOfBound = 100_000
+	// listedRate leaves room on two processors for who lists: what is asked is whether the
+	// server keeps others waiting.
+	listedRate = 2_000
 )
 
 // goals measures all of the goals' scenarios and judges them.
@@ -57,6 +60,7 @@ func (b *bench) goals(ctx context.Context) error {
 		miss     = measure(Scenario{Workload: agent.Miss, Clients: 64}, b.programs)
 		alone    = b.apart(func() *Outcome { return measure(Scenario{Workload: agent.Cycle, Clients: 1}, b.programs) })
 		stopped  = measure(Scenario{Workload: agent.Cycle, Clients: 64, Stopped: 1}, b.programs)
+		listed   = measure(Scenario{Workload: agent.Cycle, Clients: 64, Cached: manyCached, Rate: listedRate, Listed: true}, quick)
 		_        = measure(Scenario{Workload: agent.Deliver, Clients: 64}, b.programs)
 	)
 	if err != nil {
@@ -79,8 +83,8 @@ func (b *bench) goals(ctx context.Context) error {
 	j.atMost("", "1.2 times the floor's CPU an operation", miss, theFloor, cpu, 1.2)
 	j.atMost("one client alone, processors apart", "p50 no worse than stock's", alone, stock, p50, 1)
 	j.atMost("", "1.2 times the floor's p50", alone, theFloor, p50, 1.2)
-	unchanged := ratios(stopped.standing(ours).Samples, stopped.standing(bare).Samples, p99)
-	j.ratio("one client stopped in mid-request", "p99 of the others unchanged (within 10 %)", unchanged, unchanged.Median <= 1.1)
+	j.unchanged("one client stopped in mid-request", stopped)
+	j.unchanged("15,000 cached are listed", listed)
 	j.memory(memory)
 	b.results.Goals = j.goals
 	b.progress.clear()
@@ -116,6 +120,12 @@ func (j *judge) atMost(workload, goal string, o *Outcome, other string, what fun
 func (j *judge) near(workload, goal string, o *Outcome) {
 	r := ratios(o.standing(ours).Samples, o.standing(bare).Samples, throughput)
 	j.ratio(workload, goal, r, r.Median >= 0.9)
+}
+
+// unchanged wants others to notice nothing of what disturbs.
+func (j *judge) unchanged(workload string, o *Outcome) {
+	r := ratios(o.standing(ours).Samples, o.standing(bare).Samples, p99)
+	j.ratio(workload, "p99 of the others unchanged (within 10 %)", r, r.Median <= 1.1)
 }
 
 func (j *judge) ratio(workload, goal string, r spread, met bool) {

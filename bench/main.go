@@ -44,6 +44,7 @@ func main() {
 type bench struct {
 	options  *Options
 	programs []program // ours first
+	lister   string    // file of scachectl
 	out      io.Writer // for tables
 	json     io.Writer
 	progress *progress
@@ -100,6 +101,10 @@ func (b *bench) build(ctx context.Context, dir string) (err error) {
 		}
 	}
 	b.programs = append(b.programs, program{name: ours, file: file})
+	b.progress.say("building scachectl")
+	if b.lister, err = lab.BuildCtl(ctx, dir); err != nil {
+		return err
+	}
 	if b.options.Versus != "" {
 		b.programs = append(b.programs, program{name: stock, file: b.options.Versus})
 	}
@@ -129,7 +134,7 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	custom := len(b.options.Workloads) > 0
 	for _, w := range b.options.Workloads {
-		sc := Scenario{w, b.options.Agents.Clients, b.options.Agents.Endpoints, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate}
+		sc := Scenario{w, b.options.Agents.Clients, b.options.Agents.Endpoints, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate, b.options.Listed}
 		if _, err := b.scenario(ctx, sc, b.programs); err != nil {
 			return err
 		}
@@ -161,6 +166,9 @@ func (b *bench) measure(ctx context.Context) error {
 
 // scenario measures a scenario on fresh servers and prints its table.
 func (b *bench) scenario(ctx context.Context, sc Scenario, programs []program) (*Outcome, error) {
+	if sc.Listed {
+		programs = programs[:1] // no other server has lists
+	}
 	if sc != sc.bare() {
 		programs = append(slices.Clone(programs), program{name: bare, file: b.programs[0].file})
 	}

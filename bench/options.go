@@ -27,6 +27,7 @@ with fixed replies, which shows what the kernel alone costs.
   go run ./bench -workloads cycle -clients 200 -rate 3000  a fixed rate: latencies
                                           count from when a request was due
   go run ./bench -workloads cycle -stopped 1  one more client, stopped in mid-request
+  go run ./bench -workloads cycle -cached 15000 -rate 2000 -listed  beside scachectl list
   go run ./bench -workloads deliver -hit 0.9  what smtp(8) does, with mail
   go run ./bench -sweep clients,cached,bound -out charts   growth, with pictures
   go run ./bench -burst                   what is left of a burst, by the order in which
@@ -57,6 +58,7 @@ type Options struct {
 	Bound    int
 	Stopped  int
 	Rate     float64
+	Listed   bool
 	Duration time.Duration
 	Rounds   int
 	Fill     time.Duration
@@ -108,6 +110,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	flags.IntVar(&o.Bound, "bound", 0, "`number` of destinations bound beforehand; bind refreshes these at random")
 	flags.IntVar(&o.Stopped, "stopped", 0, "`number` of further clients that stop in mid-request")
 	flags.Float64Var(&o.Rate, "rate", 0, "`operations` a second to begin at fixed times; 0: each client begins as soon as it has finished")
+	flags.BoolVar(&o.Listed, "listed", false, "list what is cached, again and again (scachectl list); ours only")
 	flags.IntVar(&o.Agents.Threads, "threads", 1, "`number` of threads that drive the clients")
 	flags.IntVar(&o.Agents.Endpoints, "endpoints", 0, "`number` of endpoints that all clients share; 0: each has its own")
 	flags.IntVar(&o.Agents.TTL, "ttl", 3600, "time to live that clients ask for, in `seconds`")

@@ -212,6 +212,10 @@ func (r *race) round(ctx context.Context, s *server, sc Scenario) (sample Sample
 	if err := f.Stop(sc.Stopped); err != nil {
 		return sample, s.explain(err)
 	}
+	if sc.Listed {
+		end := r.bench.listAgain(ctx, s)
+		defer func() { err = errors.Join(err, end()) }()
+	}
 	var used []time.Duration // at both ends of the measured time
 	var readErr error
 	run := sc.run(r.bench.options.Duration)
@@ -231,7 +235,7 @@ func (r *race) afterwards(ctx context.Context, s *server, sc Scenario, standing 
 	if standing.Resident, err = resident(s.daemon); err != nil {
 		return s.explain(err)
 	}
-	if !r.calls || sc.Stopped > 0 || s.name == bare {
+	if !r.calls || sc.Stopped > 0 || sc.Listed || s.name == bare {
 		return nil
 	}
 	r.bench.progress.say("%v: system calls, %s", sc, s.name)

@@ -16,6 +16,7 @@ type Scenario struct {
 	Bound     int            `json:"bound"`     // destinations, beforehand
 	Stopped   int            `json:"stopped"`   // further clients, in mid-request
 	Rate      float64        `json:"rate"`      // operations a second, 0: closed loop
+	Listed    bool           `json:"listed"`    // somebody lists what is cached, again and again
 }
 
 func (s Scenario) String() string {
@@ -36,11 +37,19 @@ func (s Scenario) String() string {
 	if s.Rate > 0 {
 		fmt.Fprintf(&b, ", at %s a second", grouped(int(s.Rate)))
 	}
+	if s.Listed {
+		b.WriteString(", beside lists")
+	}
 	return b.String()
 }
 
-// bare is the scenario without what was there beforehand and what disturbs.
+// bare is the scenario without what was there beforehand and what disturbs. Without what is
+// listed it is only the lists that it lacks.
 func (s Scenario) bare() Scenario {
+	if s.Listed {
+		s.Listed = false
+		return s
+	}
 	s.Cached, s.Bound, s.Stopped = 0, 0, 0
 	return s
 }

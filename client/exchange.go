@@ -41,7 +41,7 @@ func (c *Client) do(ctx context.Context, exchange func() error) error {
 		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
 			err = context.DeadlineExceeded
 		} else if ctx.Err() != nil {
-			err = ctx.Err()
+			err = context.Cause(ctx)
 		}
 	}
 	return err

@@ -30,6 +30,7 @@ type conn struct {
 	wantWrite bool // the loop reports when there is room to write
 	crowded   bool // its descriptor cannot be sent for the time being
 	later     bool // the server calls it again in a while
+	gaveWay   bool // its errand waits for a moment
 	unasked   bool // the server calls it again now, though no event may have come
 	behind    bool // the next read tells what stands behind a descriptor
 	glued     bool // something stood behind the last descriptor
@@ -83,6 +84,9 @@ func (c *conn) Ready(_ int, hangup bool) (again bool) {
 		c.session.out = append(c.session.out, proto.Announcement...)
 	}
 	again = c.work()
+	if again && c.session.state == onErrand {
+		again = !c.server.errands.giveWay(c)
+	}
 	if c.fd >= 0 {
 		c.settle(lent)
 	}
@@ -169,13 +173,21 @@ func (c *conn) unsent(err error) bool {
 
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
-	for c.budget > 0 && (len(c.in.bytes) > c.session.scanned || c.session.state == onErrand) && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
+	for c.budget > 0 && c.hasWork() && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
 		c.budget -= 1 + c.session.cache.passed/bindingsPerMessage
 		c.session.cache.passed = 0
 		stepped = true
 	}
 	c.moved = c.moved || stepped
 	return stepped
+}
+
+// hasWork reports whether there is something for the session to take, or to go on with.
+func (c *conn) hasWork() bool {
+	if c.session.state == onErrand {
+		return !c.gaveWay
+	}
+	return len(c.in.bytes) > c.session.scanned
 }
 
 // fill receives what the client has sent, if the session can do nothing with what
@@ -185,7 +197,7 @@ func (c *conn) fill() bool {
 		c.close()
 		return false
 	}
-	if c.drained || c.session.state == succeeding {
+	if c.drained || c.session.state == succeeding || c.session.state == onErrand {
 		return false
 	}
 	c.keepInput()

@@ -35,7 +35,7 @@ func (s *session) beginList(entry errand) {
 
 // describeCost is charged, in bindings, for what the kernel is asked about a connection: else a
 // list would keep the others waiting for longer than what they ask for takes.
-const describeCost = 3 * bindingsPerMessage
+const describeCost = 7 * bindingsPerMessage
 
 func (s *session) listConnection(walk *store.Walk) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)

@@ -108,6 +108,7 @@ type Server struct {
 	later      timer
 	beats      beats
 	callAgain  []*conn // clients that wait for it
+	errands    errands
 
 	wake       int // eventfd: there is something of these two
 	stopAsked  atomic.Bool
@@ -170,6 +171,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	s.idle.call = s.beginStop
 	s.grace.call = s.loseGrace
 	s.later.call = s.callNow
+	s.errands = newErrands(s)
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
 	time.AfterFunc(time.Hour, func() {}).Stop()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/scache/scache/client"
 	"github.com/scache/scache/cmd/scachectl/socket"
@@ -42,14 +43,23 @@ func (a *app) ask(ctx context.Context, talk func(ctx context.Context, c *client.
 }
 
 func (a *app) askAt(ctx context.Context, path string, talk func(ctx context.Context, c *client.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	c, err := socket.Dial(ctx, path)
+	return a.listenTo(ctx, path, func(ctx context.Context, c *client.Client, _ func()) error { return talk(ctx, c) })
+}
+
+// listenTo is ask for what has a long answer: the time begins anew whenever heard is called.
+func (a *app) listenTo(ctx context.Context, path string, talk func(ctx context.Context, c *client.Client, heard func()) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(a.timeout, func() { cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
+	dialing, connected := context.WithTimeout(ctx, a.timeout)
+	defer connected()
+	c, err := socket.Dial(dialing, path)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	err = talk(ctx, c)
+	err = talk(ctx, c, func() { timer.Reset(a.timeout) })
 	var refusal *client.RefusalError
 	if err == nil || errors.As(err, &refusal) && !refusal.NotAllowed {
 		return err

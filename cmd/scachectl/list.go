@@ -54,11 +54,15 @@ them as they are printed here.`,
 			if !slices.Contains(orders, o.sort) {
 				return fmt.Errorf("--sort %s: want one of %s: %w", o.sort, strings.Join(orders, ", "), errUsage)
 			}
-			return a.ask(c.Context(), func(ctx context.Context, cache *client.Client) error {
+			path, err := a.path(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.listenTo(c.Context(), path, func(ctx context.Context, cache *client.Client, heard func()) error {
 				if len(arguments) > 0 && arguments[0] == "bindings" {
-					return a.listBindings(cache.Bindings(ctx), o)
+					return a.listBindings(heardOf(cache.Bindings(ctx), heard), o)
 				}
-				return a.listConnections(cache.Connections(ctx), o)
+				return a.listConnections(heardOf(cache.Connections(ctx), heard), o)
 			})
 		},
 	}
@@ -67,6 +71,18 @@ them as they are printed here.`,
 	c.Flags().BoolVar(&o.properties, "properties", false, "print the properties, too")
 	c.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+// heardOf calls heard with each of the entries.
+func heardOf[T any](entries iter.Seq2[T, error], heard func()) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for entry, err := range entries {
+			heard()
+			if !yield(entry, err) {
+				return
+			}
+		}
+	}
 }
 
 // orders are what a list can be sorted by.
