@@ -35,7 +35,7 @@ func TestBehindADescriptor(t *testing.T) {
 		if got := c.read(); got != want.once {
 			t.Errorf("save %d: %q at once, want %q", i, got, want.once)
 		}
-		c.conn.server.callNow()
+		c.conn.server.later.callNow()
 		c.conn.Ready(c.conn.fd, false)
 		if got := c.read(); got != want.later {
 			t.Errorf("save %d: %q later, want %q", i, got, want.later)

@@ -6,19 +6,16 @@ package server
 // processor with those that do.
 type errands struct {
 	server   *Server
-	portions int     // done since the last look
-	requests int     // of delivery agents, at the last look
-	waiting  []*conn // for the timer
-	timer    timer
+	portions int // done since the last look
+	requests int // of delivery agents, at the last look
+	later    *recall
 }
 
 // portionsAtOnce is how many are done between two looks at whether others are served.
 const portionsAtOnce = 4
 
 func newErrands(s *Server) errands {
-	e := errands{server: s}
-	e.timer.call = s.resumeErrands
-	return e
+	return errands{server: s, later: newRecall(s, tick, func(c *conn) { c.gaveWay = false })}
 }
 
 // giveWay is called when a client's errand has done a portion. If it returns true the errand waits for a moment,
@@ -33,23 +30,8 @@ func (e *errands) giveWay(c *conn) bool {
 		return false
 	}
 	c.gaveWay = true
-	e.waiting = append(e.waiting, c)
-	if !e.timer.timer.Pending() {
-		e.server.set(&e.timer, tick)
-	}
+	e.later.add(c)
 	return true
-}
-
-// resumeErrands goes on with all that wait.
-func (s *Server) resumeErrands() {
-	for _, c := range s.errands.waiting {
-		c.gaveWay = false
-		if c.fd >= 0 {
-			s.loop.Again(c.fd)
-		}
-	}
-	clear(s.errands.waiting)
-	s.errands.waiting = s.errands.waiting[:0]
 }
 
 // requests is how many there were, but for admin requests.

@@ -15,26 +15,14 @@ import (
 func TestErrandsGiveWay(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		t.Run(fmt.Sprint("busy ", busy), func(t *testing.T) {
-			s, err := New(Config{Log: &logbook{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := newBusyServer(t, Config{Log: &logbook{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
 			defer unix.Close(s.wake)
 			defer s.finish()
-			cache := s.caches[0]
+			defer unix.Close(s.far)
+			cache, c, far := s.cache, s.client, s.far
 			const bindings = 1000
 			for i := range bindings {
 				cache.store.SaveDestination(fmt.Append(nil, i), nil, nil, 1<<40)
-			}
-			near, far, err := socketpair()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(far)
-			c := newConn(s, cache, near, false)
-			s.descriptors.open++
-			if err := s.admit(c); err != nil {
-				t.Fatal(err)
 			}
 			say(far, string(proto.AppendAdmin(nil, proto.AdminList, "bindings")))
 			paused := 0
@@ -42,21 +30,22 @@ func TestErrandsGiveWay(t *testing.T) {
 				if busy {
 					cache.counters.requests++ // of somebody else
 				}
-				again = c.Ready(near, false)
+				again = c.Ready(c.fd, false)
 				if !c.gaveWay {
 					continue
 				}
 				paused++
 				written := func() int { return cache.counters.sent + len(c.session.out) }
 				before := written()
-				if c.Ready(near, false) || written() > before {
+				if c.Ready(c.fd, false) || written() > before {
 					t.Fatal("it has not given way")
 				}
-				if !s.errands.timer.timer.Pending() {
+				timer := &s.errands.later.timer
+				if !timer.timer.Pending() {
 					t.Fatal("nobody will call it again")
 				}
-				s.timers.Stop(&s.errands.timer.timer)
-				s.errands.timer.due()
+				s.timers.Stop(&timer.timer)
+				timer.due()
 				again = true
 			}
 			if want := map[bool]int{false: 0, true: bindings / (portionsAtOnce * wakeBudget)}[busy]; paused != want {

@@ -15,7 +15,7 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// busyServer is one that the test calls, turn by turn, while it is being copied.
+// busyServer is one that the test calls, turn by turn.
 type busyServer struct {
 	*Server
 	*cache
@@ -23,7 +23,7 @@ type busyServer struct {
 	far    int   // as the client has it
 }
 
-func newBusyServer(t *rapid.T, config Config) *busyServer {
+func newBusyServer(t rapid.TB, config Config) *busyServer {
 	s, err := New(config, Cache{})
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func newBusyServer(t *rapid.T, config Config) *busyServer {
 }
 
 // connect connects a client, which is not announced the protocol.
-func (b *busyServer) connect(t *rapid.T) (client *conn, far int) {
+func (b *busyServer) connect(t rapid.TB) (client *conn, far int) {
 	near, far, err := socketpair()
 	if err != nil {
 		t.Fatal(err)
@@ -220,16 +220,12 @@ func TestTakeOverUnderLowerLimits(t *testing.T) {
 		fars = append(fars, far)
 	}
 	low := func(c *Config) { c.Limits.Connections, c.Limits.PerDestination = kept, kept }
-	receive := func(n *running) (*Predecessor, int) {
-		fd := r.connect()
-		predecessor, err := n.TakeOver(fd, r.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return predecessor, fd
-	}
 	refusing := successorOf(r, low)
-	predecessor, fd := receive(refusing)
+	fd := r.connect()
+	predecessor, err := refusing.TakeOver(fd, r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	predecessor.Refuse("for the test")
 	refusing.abandonAll()
 	unix.Close(refusing.wake)
@@ -240,16 +236,7 @@ func TestTakeOverUnderLowerLimits(t *testing.T) {
 		}
 	}
 
-	n := successorOf(r, low)
-	predecessor, fd = receive(n)
-	defer unix.Close(fd)
-	if err := predecessor.Confirm(); err != nil {
-		t.Fatal(err)
-	}
-	<-r.done
-	r.done <- nil
-	go func() { n.done <- n.Run() }()
-	t.Cleanup(n.stop)
+	n := r.giveTo(successorOf(r, low))
 	for i, far := range fars[:saved-kept] { // the first to expire
 		expect(t, far, "QUIT\r\n")
 		say(far, "221\r\n")

@@ -54,7 +54,12 @@ func successorOf(r *running, change ...func(*Config)) *running {
 // before it serves.
 func (r *running) succeed(look ...func(*Server)) *running {
 	r.t.Helper()
-	n := successorOf(r)
+	return r.giveTo(successorOf(r), look...)
+}
+
+// giveTo is succeed for a server that there is already.
+func (r *running) giveTo(n *running, look ...func(*Server)) *running {
+	r.t.Helper()
 	fd := r.connect()
 	defer unix.Close(fd)
 	predecessor, err := n.TakeOver(fd, r.path)

@@ -105,9 +105,8 @@ type Server struct {
 	statistics timer
 	idle       timer
 	grace      timer // limits stopping
-	later      timer
 	beats      beats
-	callAgain  []*conn // clients that wait for it
+	later      *recall // clients that wait for what no event tells of
 	errands    errands
 
 	wake       int // eventfd: there is something of these two
@@ -170,7 +169,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = s.loseGrace
-	s.later.call = s.callNow
+	s.later = newRecall(s, callLaterPause, func(c *conn) { c.later, c.unasked = false, true })
 	s.errands = newErrands(s)
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
@@ -499,26 +498,10 @@ const callLaterPause = 20 * time.Millisecond
 
 // callLater calls the client again after a pause.
 func (s *Server) callLater(c *conn) {
-	if c.later {
-		return
+	if !c.later {
+		c.later = true
+		s.later.add(c)
 	}
-	c.later = true
-	s.callAgain = append(s.callAgain, c)
-	if !s.later.timer.Pending() {
-		s.set(&s.later, callLaterPause)
-	}
-}
-
-func (s *Server) callNow() {
-	for _, c := range s.callAgain {
-		c.later = false
-		if c.fd >= 0 {
-			c.unasked = true
-			s.loop.Again(c.fd)
-		}
-	}
-	clear(s.callAgain)
-	s.callAgain = s.callAgain[:0]
 }
 
 // watchIdleness starts the time after which a server without clients stops. What
