@@ -102,16 +102,22 @@ func (c *Channel) keep(r *Record, descriptors ...int) error {
 // Push is Send without waiting, where Room has reported that there is some. The descriptors have gone when it
 // returns, so that the caller may close them; of the record something may be left to Room.
 func (c *Channel) Push(r *Record, descriptors ...int) error {
-	err := errors.Join(c.keep(r, descriptors...), c.sendSome())
-	if err == nil && len(c.rights) > 0 {
-		err = unix.EAGAIN
+	if err := c.keep(r, descriptors...); err != nil {
+		return err
 	}
-	return err
+	if err := c.send(); err != unix.EAGAIN || len(c.rights) > 0 {
+		return err
+	}
+	return nil
 }
 
 // Room sends what was left, without waiting, and reports whether there is room for more.
 func (c *Channel) Room() (bool, error) {
-	if err := c.sendSome(); err != nil || c.unsent.Len() > 0 {
+	switch err := c.send(); err {
+	case nil:
+	case unix.EAGAIN:
+		return false, nil
+	default:
 		return false, err
 	}
 	poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
@@ -120,14 +126,6 @@ func (c *Channel) Room() (bool, error) {
 		return true, nil // the next send tells
 	}
 	return n > 0, os.NewSyscallError("poll", err)
-}
-
-// sendSome sends what there is room for.
-func (c *Channel) sendSome() error {
-	if err := c.send(); err != unix.EAGAIN {
-		return err
-	}
-	return nil
 }
 
 // Flush sends what was kept.
