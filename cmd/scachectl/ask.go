@@ -52,9 +52,7 @@ func (a *app) listenTo(ctx context.Context, path string, talk func(ctx context.C
 	defer cancel(nil)
 	timer := time.AfterFunc(a.timeout, func() { cancel(context.DeadlineExceeded) })
 	defer timer.Stop()
-	dialing, connected := context.WithTimeout(ctx, a.timeout)
-	defer connected()
-	c, err := socket.Dial(dialing, path)
+	c, err := socket.Dial(ctx, path)
 	if err != nil {
 		return err
 	}

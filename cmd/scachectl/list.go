@@ -60,9 +60,9 @@ them as they are printed here.`,
 			}
 			return a.listenTo(c.Context(), path, func(ctx context.Context, cache *client.Client, heard func()) error {
 				if len(arguments) > 0 && arguments[0] == "bindings" {
-					return a.listBindings(heardOf(cache.Bindings(ctx), heard), o)
+					return a.listBindings(cache.Bindings(ctx), heard, o)
 				}
-				return a.listConnections(heardOf(cache.Connections(ctx), heard), o)
+				return a.listConnections(cache.Connections(ctx), heard, o)
 			})
 		},
 	}
@@ -71,18 +71,6 @@ them as they are printed here.`,
 	c.Flags().BoolVar(&o.properties, "properties", false, "print the properties, too")
 	c.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders, cobra.ShellCompDirectiveNoFileComp))
 	return c
-}
-
-// heardOf calls heard with each of the entries.
-func heardOf[T any](entries iter.Seq2[T, error], heard func()) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		for entry, err := range entries {
-			heard()
-			if !yield(entry, err) {
-				return
-			}
-		}
-	}
 }
 
 // orders are what a list can be sorted by.
@@ -100,13 +88,14 @@ func compare(order string, age, remaining [2]time.Duration, labels [2]string) in
 	return cmp.Or(byLabel, cmp.Compare(remaining[0], remaining[1]))
 }
 
-// collect reads a whole list; all is how long it was before the limit.
-func collect[T any](entries iter.Seq2[T, error], o listOptions, compare func(a, b T) int) (list []T, all int, err error) {
+// collect reads a whole list, and calls heard with each entry; all is how long it was before the limit.
+func collect[T any](entries iter.Seq2[T, error], heard func(), o listOptions, compare func(a, b T) int) (list []T, all int, err error) {
 	list = []T{}
 	for entry, err := range entries {
 		if err != nil {
 			return nil, 0, err
 		}
+		heard()
 		list = append(list, entry)
 	}
 	slices.SortFunc(list, compare)
@@ -117,8 +106,8 @@ func collect[T any](entries iter.Seq2[T, error], o listOptions, compare func(a, 
 	return list, all, nil
 }
 
-func (a *app) listConnections(entries iter.Seq2[client.CachedConnection, error], o listOptions) error {
-	list, all, err := collect(entries, o, func(x, y client.CachedConnection) int {
+func (a *app) listConnections(entries iter.Seq2[client.CachedConnection, error], heard func(), o listOptions) error {
+	list, all, err := collect(entries, heard, o, func(x, y client.CachedConnection) int {
 		return compare(o.sort, [2]time.Duration{x.Age, y.Age}, [2]time.Duration{x.Remaining, y.Remaining}, [2]string{x.Endpoint, y.Endpoint})
 	})
 	if err != nil {
@@ -136,8 +125,8 @@ func (a *app) listConnections(entries iter.Seq2[client.CachedConnection, error],
 	return a.printList(objects, []string{"AGE", "LEFT", "PUT BACK", "KIND", "REMOTE", "ENDPOINT"}, rows, "connection", all, o)
 }
 
-func (a *app) listBindings(entries iter.Seq2[client.Binding, error], o listOptions) error {
-	list, all, err := collect(entries, o, func(x, y client.Binding) int {
+func (a *app) listBindings(entries iter.Seq2[client.Binding, error], heard func(), o listOptions) error {
+	list, all, err := collect(entries, heard, o, func(x, y client.Binding) int {
 		return compare(o.sort, [2]time.Duration{x.Age, y.Age}, [2]time.Duration{x.Remaining, y.Remaining},
 			[2]string{x.Destination + "\x00" + x.Endpoint, y.Destination + "\x00" + y.Endpoint})
 	})
