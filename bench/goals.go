@@ -60,7 +60,7 @@ func (b *bench) goals(ctx context.Context) error {
 		miss     = measure(Scenario{Workload: agent.Miss, Clients: 64}, b.programs)
 		alone    = b.apart(func() *Outcome { return measure(Scenario{Workload: agent.Cycle, Clients: 1}, b.programs) })
 		stopped  = measure(Scenario{Workload: agent.Cycle, Clients: 64, Stopped: 1}, b.programs)
-		listed   = measure(Scenario{Workload: agent.Cycle, Clients: 64, Cached: manyCached, Rate: listedRate, Listed: true}, quick)
+		listed   = measure(Scenario{Workload: agent.Cycle, Clients: 64, Cached: manyCached, Rate: listedRate, Listed: true}, b.programs)
 		_        = measure(Scenario{Workload: agent.Deliver, Clients: 64}, b.programs)
 	)
 	if err != nil {

@@ -5,7 +5,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+
+	"github.com/scache/scache/internal/lab"
 )
+
+func (b *bench) buildLister(ctx context.Context) (err error) {
+	if b.lister == "" {
+		b.progress.say("building scachectl")
+		b.lister, err = lab.BuildCtl(ctx, b.dir)
+	}
+	return err
+}
 
 // listAgain lists what a server has cached, again and again, as an operator would do once. end ends
 // that, and fails if a list has.

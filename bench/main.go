@@ -44,7 +44,8 @@ func main() {
 type bench struct {
 	options  *Options
 	programs []program // ours first
-	lister   string    // file of scachectl
+	dir      string    // for programs
+	lister   string    // file of scachectl; empty: it is not built yet
 	out      io.Writer // for tables
 	json     io.Writer
 	progress *progress
@@ -62,7 +63,7 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &bench{options: options, out: stdout, json: stdout, progress: newProgress(stderr), fail: cancel}
+	b := &bench{options: options, dir: dir, out: stdout, json: stdout, progress: newProgress(stderr), fail: cancel}
 	if options.JSON {
 		b.out = stderr
 	}
@@ -70,7 +71,7 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	if options.Pin {
 		b.cpus, options.Agents.CPUs = shareProcessors()
 	}
-	if err := b.build(ctx, dir); err != nil {
+	if err := b.build(ctx); err != nil {
 		return err
 	}
 	b.results.Machine = describeMachine()
@@ -91,27 +92,23 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 }
 
 // build makes what is to be compared.
-func (b *bench) build(ctx context.Context, dir string) (err error) {
+func (b *bench) build(ctx context.Context) (err error) {
 	b.results.Binary = b.options.Binary
 	file := b.options.Binary
 	if file == "" {
 		b.progress.say("building scache")
-		if file, err = lab.Build(ctx, dir); err != nil {
+		if file, err = lab.Build(ctx, b.dir); err != nil {
 			return fmt.Errorf("%w\n(run this within the module, or name a program with -binary)", err)
 		}
 	}
 	b.programs = append(b.programs, program{name: ours, file: file})
-	b.progress.say("building scachectl")
-	if b.lister, err = lab.BuildCtl(ctx, dir); err != nil {
-		return err
-	}
 	if b.options.Versus != "" {
 		b.programs = append(b.programs, program{name: stock, file: b.options.Versus})
 	}
 	if !b.options.Floor {
 		return nil
 	}
-	file, err = floor.Build(ctx, dir)
+	file, err = floor.Build(ctx, b.dir)
 	if errors.Is(err, floor.ErrNoCompiler) {
 		fmt.Fprintf(b.out, "no floor: %v\n", err)
 		return nil
@@ -168,6 +165,9 @@ func (b *bench) measure(ctx context.Context) error {
 func (b *bench) scenario(ctx context.Context, sc Scenario, programs []program) (*Outcome, error) {
 	if sc.Listed {
 		programs = programs[:1] // no other server has lists
+		if err := b.buildLister(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if sc != sc.bare() {
 		programs = append(slices.Clone(programs), program{name: bare, file: b.programs[0].file})
