@@ -30,6 +30,7 @@ type conn struct {
 	wantWrite bool // the loop reports when there is room to write
 	crowded   bool // its descriptor cannot be sent for the time being
 	later     bool // the server calls it again in a while
+	prolonged bool // that has begun anew, so a busy client is not called in vain
 	gaveWay   bool // its errand waits for a moment
 	unasked   bool // the server calls it again now, though no event may have come
 	behind    bool // the next read tells what stands behind a descriptor
@@ -275,6 +276,16 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 func (c *conn) assumeDrained() {
 	c.drained = true
 	c.server.callLater(c)
+}
+
+// waitedEnough reports whether the client has been quiet since the pause began.
+func (c *conn) waitedEnough() bool {
+	if c.prolonged {
+		c.prolonged = false
+		return false
+	}
+	c.later, c.unasked = false, true
+	return true
 }
 
 // learn is told whether a read has found something: which client sends more behind

@@ -35,11 +35,33 @@ func TestBehindADescriptor(t *testing.T) {
 		if got := c.read(); got != want.once {
 			t.Errorf("save %d: %q at once, want %q", i, got, want.once)
 		}
-		c.conn.server.later.callNow()
+		for range 2 { // the first may be too early, for it was busy
+			c.conn.server.later.callNow()
+		}
 		c.conn.Ready(c.conn.fd, false)
 		if got := c.read(); got != want.later {
 			t.Errorf("save %d: %q later, want %q", i, got, want.later)
 		}
+	}
+}
+
+// A client is called again when it was quiet for a while, not when each of its events came
+// soon after the other.
+func TestABusyClientIsNotCalledAgain(t *testing.T) {
+	c := newHandClient(t)
+	server := c.conn.server
+	for range 10 {
+		c.say([]byte(find("x")+find("y")), 2*len(miss))
+		c.say([]byte(find("z")), len(miss))
+		server.later.callNow()
+		if c.conn.unasked || !server.later.timer.timer.Pending() {
+			t.Fatalf("unasked %v, timer %v", c.conn.unasked, server.later.timer.timer.Pending())
+		}
+	}
+	server.timers.Stop(&server.later.timer.timer)
+	server.later.callNow()
+	if !c.conn.unasked || server.later.timer.timer.Pending() {
+		t.Errorf("quiet: unasked %v, timer %v", c.conn.unasked, server.later.timer.timer.Pending())
 	}
 }
 

@@ -15,7 +15,10 @@ type errands struct {
 const portionsAtOnce = 4
 
 func newErrands(s *Server) errands {
-	return errands{server: s, later: newRecall(s, tick, func(c *conn) { c.gaveWay = false })}
+	return errands{server: s, later: newRecall(s, tick, func(c *conn) bool {
+		c.gaveWay = false
+		return true
+	})}
 }
 
 // giveWay is called when a client's errand has done a portion. If it returns true the errand waits for a moment,

@@ -6,13 +6,13 @@ import "time"
 type recall struct {
 	server  *Server
 	pause   time.Duration
-	prepare func(c *conn) // is called with each before
+	ready   func(c *conn) bool // is asked after a pause whether to call now, or after another one
 	waiting []*conn
 	timer   timer
 }
 
-func newRecall(s *Server, pause time.Duration, prepare func(c *conn)) *recall {
-	r := &recall{server: s, pause: pause, prepare: prepare}
+func newRecall(s *Server, pause time.Duration, ready func(c *conn) bool) *recall {
+	r := &recall{server: s, pause: pause, ready: ready}
 	r.timer.call = r.callNow
 	return r
 }
@@ -20,18 +20,28 @@ func newRecall(s *Server, pause time.Duration, prepare func(c *conn)) *recall {
 // add has a client called again that does not wait yet.
 func (r *recall) add(c *conn) {
 	r.waiting = append(r.waiting, c)
+	r.begin()
+}
+
+func (r *recall) begin() {
 	if !r.timer.timer.Pending() {
 		r.server.set(&r.timer, r.pause)
 	}
 }
 
 func (r *recall) callNow() {
+	left := r.waiting[:0]
 	for _, c := range r.waiting {
-		r.prepare(c)
-		if c.fd >= 0 {
+		switch {
+		case c.fd < 0:
+		case r.ready(c):
 			r.server.loop.Again(c.fd)
+		default:
+			left = append(left, c)
 		}
 	}
-	clear(r.waiting)
-	r.waiting = r.waiting[:0]
+	clear(r.waiting[len(left):])
+	if r.waiting = left; len(left) > 0 {
+		r.begin()
+	}
 }

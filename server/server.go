@@ -169,7 +169,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	s.statistics.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = s.loseGrace
-	s.later = newRecall(s, callLaterPause, func(c *conn) { c.later, c.unasked = false, true })
+	s.later = newRecall(s, callLaterPause, (*conn).waitedEnough)
 	s.errands = newErrands(s)
 	// Go's runtime opens its own epoll instance at the first such timer. At the
 	// descriptor limit it would fail to, and end the process.
@@ -496,9 +496,9 @@ func (s *Server) departed(c *conn) {
 // callLaterPause is how long a client waits for something that no event tells of.
 const callLaterPause = 20 * time.Millisecond
 
-// callLater calls the client again after a pause.
+// callLater calls the client again after a pause, which begins anew with each call.
 func (s *Server) callLater(c *conn) {
-	if !c.later {
+	if c.prolonged = c.later; !c.later {
 		c.later = true
 		s.later.add(c)
 	}
