@@ -53,6 +53,9 @@ const (
 	// sent. While a client does not read them, its requests are not read either:
 	// so it makes us keep that, one reply more, and one read buffer.
 	enoughOutput = 1 << 16
+	// enoughToWake is how many bytes of a long reply are collected before they are
+	// sent: each time, its reader wakes and takes a processor.
+	enoughToWake = 1 << 12
 	// maxUnread bounds how many descriptors are on their way to one client: the
 	// kernel bounds them by user, and others have the same one.
 	maxUnread = 8
@@ -117,7 +120,7 @@ func (c *conn) work() (again bool) {
 // flush sends the replies, and then the descriptor that is to be handed over. It
 // returns false if something is left.
 func (c *conn) flush() bool {
-	if out := c.session.out; len(out) > 0 {
+	if out := c.session.out; len(out) > 0 && !c.collecting() {
 		n, err := c.server.wire.Send(c.fd, out)
 		c.session.cache.counters.sent += n
 		c.session.out = out[:copy(out, out[n:])]
@@ -142,6 +145,12 @@ func (c *conn) flush() bool {
 	c.session.handedOver()
 	c.moved, c.crowded = true, false
 	return true
+}
+
+// collecting reports whether the reply goes on, and what there is of it is not worth
+// sending yet.
+func (c *conn) collecting() bool {
+	return c.session.state == onErrand && len(c.session.out) < enoughToWake
 }
 
 // unsent handles what the kernel did not take: the client has to read first, or

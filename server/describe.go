@@ -5,33 +5,41 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/scache/scache/internal/wire"
 )
 
 // describe asks the kernel what a connection is, and where its far end is. Only sockets
-// are asked: to ask for a file can block.
+// are asked: to ask for a file can block. It is asked as little as possible, for it has to be for
+// each connection of a list.
 func describe(fd int) (kind, remote string) {
-	if socket, _ := wire.Lingers(fd); !socket {
-		return "file", ""
-	}
-	domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	kind = "socket"
-	switch {
-	case domain == unix.AF_UNIX:
-		kind = "unix"
-	case domain != unix.AF_INET && domain != unix.AF_INET6:
-	case protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP:
-		kind = "tcp"
-	case protocol == unix.IPPROTO_UDP:
-		kind = "udp"
-	}
 	address, err := unix.Getpeername(fd)
-	if err != nil { // it has none
-		return kind, ""
+	domain := 0
+	switch address.(type) {
+	case *unix.SockaddrUnix:
+		domain = unix.AF_UNIX
+	case *unix.SockaddrInet4, *unix.SockaddrInet6:
+		domain = unix.AF_INET
+	default: // it has none, or one of another kind
+		if err == unix.ENOTSOCK {
+			return "file", ""
+		}
+		domain, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	}
-	return kind, addressText(address)
+	return socketKind(fd, domain), addressText(address)
+}
+
+func socketKind(fd, domain int) string {
+	switch domain {
+	case unix.AF_UNIX:
+		return "unix"
+	case unix.AF_INET, unix.AF_INET6:
+		switch protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); protocol {
+		case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP:
+			return "tcp"
+		case unix.IPPROTO_UDP:
+			return "udp"
+		}
+	}
+	return "socket"
 }
 
 // addressText is an address as people write it. An abstract one, see unix(7), has @ for each
