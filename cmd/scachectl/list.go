@@ -76,90 +76,95 @@ them as they are printed here.`,
 // orders are what a list can be sorted by.
 var orders = []string{"label", "age", "remaining"}
 
+// entry is what is printed of a connection or a binding.
+type entry struct {
+	label          string
+	age, remaining time.Duration
+	row            []string
+	object         []byte // JSON, in the place of row
+}
+
 // compare orders two entries, by label where they are the same otherwise.
-func compare(order string, age, remaining [2]time.Duration, labels [2]string) int {
-	byLabel := strings.Compare(labels[0], labels[1])
+func compare(order string, x, y *entry) int {
+	byLabel := strings.Compare(x.label, y.label)
 	switch order {
 	case "age":
-		return cmp.Or(-cmp.Compare(age[0], age[1]), byLabel)
+		return cmp.Or(-cmp.Compare(x.age, y.age), byLabel)
 	case "remaining":
-		return cmp.Or(cmp.Compare(remaining[0], remaining[1]), byLabel)
+		return cmp.Or(cmp.Compare(x.remaining, y.remaining), byLabel)
 	}
-	return cmp.Or(byLabel, cmp.Compare(remaining[0], remaining[1]))
+	return cmp.Or(byLabel, cmp.Compare(x.remaining, y.remaining))
 }
 
-// collect reads a whole list, and calls heard with each entry; all is how long it was before the limit.
-func collect[T any](entries iter.Seq2[T, error], heard func(), o listOptions, compare func(a, b T) int) (list []T, all int, err error) {
-	list = []T{}
-	for entry, err := range entries {
+func (a *app) listConnections(connections iter.Seq2[client.CachedConnection, error], heard func(), o listOptions) error {
+	return list(a, connections, heard, o, "connection", []string{"AGE", "LEFT", "PUT BACK", "KIND", "REMOTE", "ENDPOINT"}, func(c client.CachedConnection) entry {
+		e := entry{label: c.Endpoint, age: c.Age, remaining: c.Remaining}
+		if a.screen.json {
+			e.object = element(connectionEntry{c.Endpoint, c.Property, c.Age.Milliseconds(), c.Remaining.Milliseconds(), c.Kind, c.Remote, c.Uses})
+			return e
+		}
+		e.row = []string{span(c.Age), span(c.Remaining), number(c.Uses), c.Kind, c.Remote, escape(c.Endpoint)}
+		if o.properties {
+			e.row = append(e.row, escape(c.Property))
+		}
+		return e
+	})
+}
+
+func (a *app) listBindings(bindings iter.Seq2[client.Binding, error], heard func(), o listOptions) error {
+	return list(a, bindings, heard, o, "binding", []string{"AGE", "LEFT", "DESTINATION", "ENDPOINT"}, func(b client.Binding) entry {
+		e := entry{label: b.Destination + "\x00" + b.Endpoint, age: b.Age, remaining: b.Remaining}
+		if a.screen.json {
+			e.object = element(bindingEntry{b.Destination, b.Endpoint, b.Property, b.Age.Milliseconds(), b.Remaining.Milliseconds()})
+			return e
+		}
+		e.row = []string{span(b.Age), span(b.Remaining), escape(b.Destination), escape(b.Endpoint)}
+		if o.properties {
+			e.row = append(e.row, escape(b.Property))
+		}
+		return e
+	})
+}
+
+// list reads a whole list, calls heard with each of it, and prints it. What comes is made ready
+// as it comes, so that no long burst of work is left for the end: on a machine with few processors
+// the delivery agents would have to wait for it.
+func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, noun string, header []string, prepare func(T) entry) error {
+	var entries []entry
+	for each, err := range all {
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
 		heard()
-		list = append(list, entry)
+		entries = append(entries, prepare(each))
 	}
-	slices.SortFunc(list, compare)
-	all = len(list)
+	slices.SortFunc(entries, func(x, y entry) int { return compare(o.sort, &x, &y) })
+	length := len(entries)
 	if o.limit > 0 {
-		list = list[:min(o.limit, all)]
+		entries = entries[:min(o.limit, length)]
 	}
-	return list, all, nil
-}
-
-func (a *app) listConnections(entries iter.Seq2[client.CachedConnection, error], heard func(), o listOptions) error {
-	list, all, err := collect(entries, heard, o, func(x, y client.CachedConnection) int {
-		return compare(o.sort, [2]time.Duration{x.Age, y.Age}, [2]time.Duration{x.Remaining, y.Remaining}, [2]string{x.Endpoint, y.Endpoint})
-	})
-	if err != nil {
-		return err
-	}
-	objects, rows := []connectionEntry{}, [][]string{}
-	for _, e := range list {
-		objects = append(objects, connectionEntry{e.Endpoint, e.Property, e.Age.Milliseconds(), e.Remaining.Milliseconds(), e.Kind, e.Remote, e.Uses})
-		row := []string{span(e.Age), span(e.Remaining), number(e.Uses), e.Kind, e.Remote, escape(e.Endpoint)}
-		if o.properties {
-			row = append(row, escape(e.Property))
-		}
-		rows = append(rows, row)
-	}
-	return a.printList(objects, []string{"AGE", "LEFT", "PUT BACK", "KIND", "REMOTE", "ENDPOINT"}, rows, "connection", all, o)
-}
-
-func (a *app) listBindings(entries iter.Seq2[client.Binding, error], heard func(), o listOptions) error {
-	list, all, err := collect(entries, heard, o, func(x, y client.Binding) int {
-		return compare(o.sort, [2]time.Duration{x.Age, y.Age}, [2]time.Duration{x.Remaining, y.Remaining},
-			[2]string{x.Destination + "\x00" + x.Endpoint, y.Destination + "\x00" + y.Endpoint})
-	})
-	if err != nil {
-		return err
-	}
-	objects, rows := []bindingEntry{}, [][]string{}
-	for _, e := range list {
-		objects = append(objects, bindingEntry{e.Destination, e.Endpoint, e.Property, e.Age.Milliseconds(), e.Remaining.Milliseconds()})
-		row := []string{span(e.Age), span(e.Remaining), escape(e.Destination), escape(e.Endpoint)}
-		if o.properties {
-			row = append(row, escape(e.Property))
-		}
-		rows = append(rows, row)
-	}
-	return a.printList(objects, []string{"AGE", "LEFT", "DESTINATION", "ENDPOINT"}, rows, "binding", all, o)
-}
-
-// printList prints a list of which there are some of all.
-func (a *app) printList(objects any, header []string, rows [][]string, noun string, all int, o listOptions) error {
 	if a.screen.json {
-		return a.screen.printJSON(objects)
+		var objects [][]byte
+		for _, e := range entries {
+			objects = append(objects, e.object)
+		}
+		a.screen.printArray(objects)
+		return nil
 	}
 	if o.properties {
 		header = append(header, "PROPERTY")
 	}
-	if len(rows) > 0 {
+	if length > 0 {
+		var rows [][]string
+		for _, e := range entries {
+			rows = append(rows, e.row)
+		}
 		a.screen.table(header, rows)
 		a.screen.printf("\n")
 	}
-	text := plural(all, noun)
-	if len(rows) < all {
-		text = fmt.Sprintf("%s of %s", number(int64(len(rows))), text)
+	text := plural(length, noun)
+	if len(entries) < length {
+		text = fmt.Sprintf("%s of %s", number(int64(len(entries))), text)
 	}
 	a.screen.printf("%s\n", text)
 	return nil

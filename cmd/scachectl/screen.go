@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,10 +44,27 @@ func (s *screen) printf(format string, arguments ...any) { fmt.Fprintf(s.out, fo
 
 // printJSON prints a value, indented.
 func (s *screen) printJSON(value any) error {
-	encoder := json.NewEncoder(s.out)
+	encoder := newEncoder(s.out)
 	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
 	return encoder.Encode(value)
+}
+
+// printArray prints what element has made, each on a line of its own.
+func (s *screen) printArray(elements [][]byte) {
+	s.printf("[%s]\n", bytes.Join(elements, []byte(",\n ")))
+}
+
+// element is JSON for printArray.
+func element(value any) []byte {
+	var b bytes.Buffer
+	newEncoder(&b).Encode(value) // cannot fail for texts and numbers
+	return bytes.TrimSpace(b.Bytes())
+}
+
+func newEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
 }
 
 // table prints rows in columns. Those that hold numbers only are aligned to the right.
@@ -62,7 +81,9 @@ func (s *screen) table(header []string, rows [][]string) {
 			numeric[i] = numeric[i] && (cell == "" || cell == "-" || '0' <= cell[0] && cell[0] <= '9')
 		}
 	}
-	line := func(cells []string, style lipgloss.Style) {
+	lines := bufio.NewWriter(s.out)
+	defer lines.Flush()
+	line := func(cells []string) string {
 		var b strings.Builder
 		for i, cell := range cells {
 			padding := strings.Repeat(" ", widths[i]-lipgloss.Width(cell))
@@ -73,11 +94,11 @@ func (s *screen) table(header []string, rows [][]string) {
 			}
 			b.WriteString("  ")
 		}
-		s.printf("%s\n", style.Render(strings.TrimRight(b.String(), " ")))
+		return strings.TrimRight(b.String(), " ")
 	}
-	line(header, s.dim)
+	fmt.Fprintln(lines, s.dim.Render(line(header)))
 	for _, row := range rows {
-		line(row, lipgloss.NewStyle())
+		fmt.Fprintln(lines, line(row))
 	}
 }
 
