@@ -85,6 +85,8 @@ func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []s
 			if err != nil {
 				return err
 			}
+			var entry, none T
+			into := fields(&entry)
 			for {
 				msg, err := messages.next()
 				if err != nil {
@@ -93,10 +95,8 @@ func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []s
 				if len(msg) == 1 { // the empty one: the end
 					return messages.end()
 				}
-				var entry T
-				into := fields(&entry)
-				err = attributes(msg, func(name, value string) error { return assign(into[name], value) })
-				if err != nil {
+				entry = none
+				if err := attributes(msg, func(name, value string) error { return assign(into[name], value) }); err != nil {
 					return err
 				}
 				if !yield(entry, nil) {
