@@ -6,7 +6,7 @@
 # make check      what a change has to pass: lint and test
 # make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
 # make deb        build/scache_VERSION_ARCHITECTURE.deb; make install [DESTDIR=] [PREFIX=/usr/local] without a package
-# make screenshots  docs/top.png anew
+# make screenshots  docs/top.png and docs/dashboard.png anew
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)
@@ -89,9 +89,10 @@ bench: need
 
 # What "scachectl top" shows of a Postfix at work, as a picture.
 screenshots: need
-	scripts/need tmux
+	scripts/need tmux prometheus
 	mkdir -p build
-	go test ./test/ctl -count=1 -run TestTopOfPostfix -capture $(abspath build)
+	go test ./test/ctl -count=1 -run 'Test(Top|Dashboard)OfPostfix' -capture $(abspath build)
+	cp build/dashboard.png docs
 	go run $(FREEZE) build/top.ansi --language ansi --width 1100 -o docs/top.png
 
 # What the compiler inlines is chosen by this profile of the hot path (go build -pgo).

@@ -196,10 +196,7 @@ func TestPrometheus(t *testing.T) {
 
 	for _, panel := range panels(t) {
 		for _, target := range panel.Targets {
-			expression := target.Expr
-			for variable, value := range map[string]string{"$__rate_interval": "10s", "$instance": ".*", "$socket": ".*"} {
-				expression = strings.ReplaceAll(expression, variable, value)
-			}
+			expression := target.expression("10s")
 			if expression == "" || strings.Contains(expression, "$") {
 				t.Errorf("panel %q: expression %q", panel.Title, expression)
 			}
@@ -286,10 +283,18 @@ func TestRulesOfPrometheus(t *testing.T) {
 
 // panel is what is looked at of a dashboard's panel.
 type panel struct {
-	ID      int
-	Title   string
-	GridPos struct{ X, Y, W, H int }
-	Targets []struct{ Expr string }
+	ID          int
+	Type, Title string
+	GridPos     struct{ X, Y, W, H int }
+	Targets     []target
+	FieldConfig struct{ Defaults struct{ Unit string } }
+}
+
+type target struct{ Expr, LegendFormat string }
+
+// expression is what Grafana asks of Prometheus: rates over an interval, of everything.
+func (t target) expression(interval string) string {
+	return strings.NewReplacer("$__rate_interval", interval, "$instance", ".*", "$socket", ".*").Replace(t.Expr)
 }
 
 func panels(t *testing.T) []panel {
