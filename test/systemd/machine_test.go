@@ -82,9 +82,11 @@ func boot(t *testing.T, private string, files map[string]string) *machine {
 func fill(t *testing.T, root string, files map[string]string) {
 	t.Helper()
 	copied := map[string]string{
-		"usr/sbin/scache":                   binary,
-		"etc/systemd/system/scache.service": "../../deploy/systemd/scache.service",
-		"etc/systemd/system/scache.socket":  "../../deploy/systemd/scache.socket",
+		"usr/sbin/scache":    binary,
+		"usr/sbin/scachectl": scachectl,
+	}
+	for _, unit := range shipped {
+		copied["etc/systemd/system/"+unit] = "../../deploy/systemd/" + unit
 	}
 	all := map[string]string{
 		"etc/systemd/system/scache-test.target": "[Unit]\nWants=systemd-journald.service scache.socket\n",
@@ -102,7 +104,7 @@ func fill(t *testing.T, root string, files map[string]string) {
 	for name, text := range all {
 		path := filepath.Join(root, name)
 		mode := os.FileMode(0o644)
-		if name == "usr/sbin/scache" {
+		if strings.HasPrefix(name, "usr/sbin/") {
 			mode = 0o755
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -117,7 +119,7 @@ func fill(t *testing.T, root string, files map[string]string) {
 // stop ends the machine by its process 1, so that the script tidies up.
 func (m *machine) stop(ended <-chan struct{}) {
 	if m.t.Failed() && m.init != "" {
-		status, _ := m.run("systemctl", "--no-pager", "status", "scache.service", "scache.socket")
+		status, _ := m.run(append([]string{"systemctl", "--no-pager", "status"}, shipped...)...)
 		journal, _ := m.run("journalctl", "--no-pager", "--lines=50")
 		m.t.Logf("%s\n%s", status, journal)
 	}

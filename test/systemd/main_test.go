@@ -11,7 +11,10 @@ import (
 	"github.com/scache/scache/internal/lab"
 )
 
-var binary string // the scache under test
+var (
+	binary    string // the scache under test
+	scachectl string
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -23,6 +26,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer remove()
+	dir, err := os.MkdirTemp("", "systemd")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		scachectl, err = lab.BuildCtl(context.Background(), dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 

@@ -18,7 +18,8 @@ const socket = "/var/spool/postfix/private/scache-systemd"
 // and starts it again when it hangs; what is said is in the journal.
 func TestRealSystemd(t *testing.T) {
 	m := boot(t, "", map[string]string{
-		"etc/default/scache": "SCACHE_OPTIONS=-ttl-limit 1h\n",
+		"etc/default/scache":                               "SCACHE_OPTIONS=-ttl-limit 1h\n",
+		"etc/default/scache-exporter":                      "SCACHE_EXPORTER_OPTIONS=-socket " + socket + "\n",
 		"etc/systemd/system/scache.service.d/quicker.conf": "[Service]\nWatchdogSec=3s\n",
 	})
 	m.poll("the socket", func() bool { return m.property("scache.socket", "ActiveState") == "active" })
@@ -51,6 +52,7 @@ func TestRealSystemd(t *testing.T) {
 	}
 	m.poll("the watchdog", func() bool { return m.property("scache.service", "NRestarts") == "1" })
 	passThrough(t, m)
+	wantMetrics(t, m)
 	wantJournal(t, m)
 	if out, err := m.run("systemctl", "stop", "scache.service"); err != nil {
 		t.Errorf("%v: %s", err, out)
@@ -135,6 +137,26 @@ func wantSandbox(t *testing.T, m *machine) {
 		if of1, err := os.Readlink(m.path("/proc/1/ns/" + namespace)); err != nil || of1 == theirs {
 			t.Errorf("its %s namespace is the machine's: %s, %v", namespace, theirs, err)
 		}
+	}
+}
+
+// wantMetrics starts the exporter, and asks it.
+func wantMetrics(t *testing.T, m *machine) {
+	t.Helper()
+	for _, command := range [][]string{{"ip", "link", "set", "lo", "up"}, {"systemctl", "start", "scache-exporter.service"}} {
+		if out, err := m.run(command...); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	const get = `exec 3<>/dev/tcp/127.0.0.1/10925 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3`
+	metrics := ""
+	m.poll("metrics", func() (ok bool) {
+		var err error
+		metrics, err = m.run("bash", "-c", get)
+		return err == nil
+	})
+	if want := `scache_connections{socket="` + socket + `"} 1`; !strings.Contains(metrics, want+"\n") {
+		t.Errorf("no line %s in:\n%s", want, metrics)
 	}
 }
 
