@@ -53,7 +53,7 @@ func matchDestination(g glob, v view) bool {
 	if bytes.ContainsRune(g.literals, '\n') {
 		return g.match(v.Destination)
 	}
-	hop := lastField(v.Destination)
+	hop := nextHop(v.Destination)
 	return g.match(hop) || g.match(bareHost(hop))
 }
 
@@ -92,8 +92,9 @@ func (n networks) matches(v view) bool {
 
 // The labels of smtp(8) are fields with a newline behind each (smtp/smtp_key.c,
 // smtp_key_prefix): of a destination the service, the sender if there are passwords
-// for senders, and the next hop; of an endpoint the service, what passwords and
-// certificates are chosen by, the address, the port, and the level of TLS.
+// for senders, the next hop, and since Postfix 3.10 the level of TLS; of an endpoint
+// the service, what passwords and certificates are chosen by, the address, the port,
+// and the level of TLS. A level is a number, or * where smtp(8) was built without TLS.
 
 // maxText bounds what is looked at of one text. What is longer is not smtp(8)'s, and
 // matches no glob.
@@ -111,6 +112,21 @@ func service(label []byte) []byte {
 func lastField(label []byte) []byte {
 	label = bytes.TrimSuffix(label, newline)
 	return label[bytes.LastIndexByte(label, '\n')+1:]
+}
+
+// nextHop is the last field of a destination's label but for the level of TLS, which
+// can only stand behind a service and a next hop.
+func nextHop(label []byte) []byte {
+	label = bytes.TrimSuffix(label, newline)
+	hop := lastField(label)
+	if bytes.Count(label, newline) >= 2 && isLevel(hop) {
+		hop = lastField(label[:len(label)-len(hop)])
+	}
+	return hop
+}
+
+func isLevel(field []byte) bool {
+	return len(bytes.Trim(field, "0123456789")) == 0 && len(field) > 0 || string(field) == "*"
 }
 
 // address is the last of the fields that is one; there may be none.

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What smtp(8) of Postfix 3.7 says, by its own settings.
+// What smtp(8) says, by its own settings: that of Postfix 3.7, but where another one is named.
 var (
 	plain = Labels{
 		Destination: []byte("smtp\nExample.com\n"),
@@ -24,7 +24,13 @@ var (
 		Destination: []byte("lmtp\nunix:/run/dovecot/lmtp\n"),
 		Endpoint:    []byte("lmtp\n/run/dovecot/lmtp\n0\n0\n"),
 	}
-	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")} // no destination
+	newer = Labels{ // 3.10
+		Destination: []byte("smtp\nexample.net:587\n0\n"),
+		Property:    []byte("destination=example.net:587\nhost_name=out.example.net\nhost_addr=198.51.100.7\nhost_port=587\ndestination_features=4096\n\n"),
+		Endpoint:    []byte("smtp\n198.51.100.7\n587\n1\n"),
+	}
+	newest  = Labels{Destination: []byte("out\nuser@sender.test\n[smtp.newest.test]:587\n*\n"), Endpoint: []byte("out\n198.51.100.8\n587\n*\n")} // 3.10, built without TLS
+	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")}                                                                        // no destination
 	foreign = Labels{Destination: []byte("example.com"), Endpoint: []byte("192.0.2.7:25")}
 	turned  = Labels{Destination: foreign.Endpoint, Endpoint: foreign.Destination}
 	blank   = Labels{Destination: []byte{}, Endpoint: []byte{}}
@@ -32,10 +38,10 @@ var (
 )
 
 func TestMatch(t *testing.T) {
-	everyone := map[string]Labels{"plain": plain, "relay": relay, "local": local, "alone": alone, "foreign": foreign, "turned": turned, "blank": blank, "nothing": nothing}
+	everyone := map[string]Labels{"plain": plain, "relay": relay, "local": local, "newer": newer, "newest": newest, "alone": alone, "foreign": foreign, "turned": turned, "blank": blank, "nothing": nothing}
 	for _, test := range []struct{ patterns, matches string }{
-		{"*", "plain relay local alone foreign turned blank nothing"},
-		{"destination=*", "plain relay local foreign turned blank"},
+		{"*", "plain relay local newer newest alone foreign turned blank nothing"},
+		{"destination=*", "plain relay local newer newest foreign turned blank"},
 		{"destination=example.com", "plain foreign"},
 		{"destination=EXAMPLE.COM", "plain foreign"},
 		{"destination=*.example.com", ""},
@@ -50,24 +56,29 @@ func TestMatch(t *testing.T) {
 		{"destination=unix", ""},
 		{`destination=smtp\nexample.com\n`, "plain"},
 		{`destination=relay\n*\n*\n`, "relay"},
+		{"destination=example.net", "newer"},
+		{"destination=example.net:587", "newer"},
+		{"destination=*.newest.test,[smtp.newest.test]:587", "newest"},
+		{"destination=0", ""},
+		{`destination=smtp\nexample.net:587\n*`, "newer"},
 		{"destination=192.0.2.7:25", "turned"},
 		{"destination=192.0.2.7", "turned"},
 		{"destination=nobody,example.com", "plain foreign"},
 		{"host=mx*.example.net", "plain"},
-		{"host=*", "plain relay"},
+		{"host=*", "plain relay newer"},
 		{"address=192.0.2.7", "plain alone"},
 		{"address=192.0.2.0/24", "plain alone"},
 		{"address=192.0.3.0/24", ""},
-		{"address=0.0.0.0/0", "plain alone"},
+		{"address=0.0.0.0/0", "plain newer newest alone"},
 		{"address=2001:db8::/32,192.0.2.7", "plain relay alone"},
-		{"service=smtp", "plain alone"},
-		{"service=*", "plain relay local alone"},
+		{"service=smtp", "plain newer alone"},
+		{"service=*", "plain relay local newer newest alone"},
 		{"service=smtp destination=example.com", "plain"},
 		{"service=smtp destination=smtp.relay.test", ""},
 		{`endpoint=smtp\n*\n25\n?\n`, "plain alone"},
-		{`endpoint=*\n1\n`, "relay"},
+		{`endpoint=*\n1\n`, "relay newer"},
 		{"endpoint=192.0.2.7:25", "foreign"},
-		{"endpoint=*", "plain relay local alone foreign turned blank nothing"},
+		{"endpoint=*", "plain relay local newer newest alone foreign turned blank nothing"},
 	} {
 		p := parse(t, test.patterns+" ttl=1s")
 		for name, l := range everyone {
