@@ -16,7 +16,7 @@ import (
 
 // Load is mail to send to one domain.
 type Load struct {
-	User     string // end of the recipients' names, to tell one load from another
+	User     string // part of the recipients' names, to tell one load from another
 	Domain   string
 	Messages int
 	Sessions int // in parallel; 0: 5

@@ -91,7 +91,7 @@ func under(t *testing.T, l *lab.Lab, s *lab.Sink, disturb func(sent int)) {
 		before := s.Counts().Messages
 		done := make(chan error, 1)
 		go func() {
-			done <- l.Send(ctx, lab.Load{User: fmt.Sprint("-round", i), Domain: "a.test", Messages: round})
+			done <- l.Send(ctx, lab.Load{User: fmt.Sprintf("round-%d-", i), Domain: "a.test", Messages: round})
 		}()
 		must(t, lab.Poll(ctx, func() bool { return s.Counts().Messages >= before+round/4 }))
 		disturb((i + 1) * round)
