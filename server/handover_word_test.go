@@ -24,6 +24,16 @@ type played struct {
 // play hands over to a successor, up to the last word, and returns both.
 func play(t *testing.T) (*played, *Server, *Predecessor) {
 	t.Helper()
+	p, s, predecessor, err := playWith(t, handover.Client{}, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, s, predecessor
+}
+
+// playWith is play with one client, if socket is not -1, and the successor may refuse.
+func playWith(t *testing.T, client handover.Client, socket int) (*played, *Server, *Predecessor, error) {
+	t.Helper()
 	ours, theirs := socketPair(t)
 	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{Name: "before"})
 	if err != nil {
@@ -39,17 +49,40 @@ func play(t *testing.T) (*played, *Server, *Predecessor) {
 			{Hello: &handover.Hello{Version: handover.Version, Started: monotonic()}},
 			{Stopped: &handover.Stopped{StatisticsDue: 1 << 40}},
 			{Cache: &handover.Cache{Name: "before"}},
-			{End: &handover.End{}},
 		} {
 			err = errors.Join(err, p.channel.Send(&r))
 		}
-		done <- errors.Join(err, p.channel.Flush())
+		end := handover.End{}
+		if socket >= 0 {
+			err = errors.Join(err, p.channel.Send(&handover.Record{Client: &client}, socket))
+			end.Clients++
+		}
+		done <- errors.Join(err, p.channel.Send(&handover.Record{End: &end}), p.channel.Flush())
 	}()
 	predecessor, err := s.TakeOver(ours, "")
-	if err = errors.Join(err, <-done); err != nil {
+	if played := <-done; played != nil {
+		t.Fatal(played)
+	}
+	return p, s, predecessor, err
+}
+
+// What a newer version knows of a client, and this one does not, is no reason to guess.
+func TestClientInUnknownState(t *testing.T) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	return p, s, predecessor
+	defer unix.Close(pipe[0])
+	_, s, _, err := playWith(t, handover.Client{State: int(onErrand) + 1}, pipe[1])
+	defer unix.Close(s.wake)
+	if err == nil || !strings.Contains(err.Error(), "a client in state 8, which is not known here") {
+		t.Errorf("%v", err)
+	}
+	if n := len(s.clients); n != 0 {
+		t.Errorf("%d clients", n)
+	}
+	unix.Close(pipe[1]) // the last one, or the end of file would not come
+	awaitEnd(t, pipe[0])
 }
 
 // However late the last word is, one of the two serves.

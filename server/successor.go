@@ -345,6 +345,10 @@ func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *st
 
 // restoreClient makes a client go on where it was; the descriptors are its own.
 func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []int) error {
+	if r.State > int(onErrand) {
+		closeAll(descriptors)
+		return fmt.Errorf("the server speaks of a client in state %d, which is not known here", r.State)
+	}
 	c := newConn(s, cache, descriptors[0], r.Announce)
 	if err := s.admit(c); err != nil {
 		closeAll(descriptors)
