@@ -93,6 +93,9 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 
 // build makes what is to be compared.
 func (b *bench) build(ctx context.Context) (err error) {
+	if _, err := lab.PostfixVersion(); err != nil {
+		return fmt.Errorf("%w\n(servers are started as its master(8) does, and ask its postconf(1); `make need` installs it)", err)
+	}
 	b.results.Binary = b.options.Binary
 	file := b.options.Binary
 	if file == "" {
