@@ -1,6 +1,7 @@
 # make            build/scache and build/scachectl
 # make demo       a private Postfix delivers with and without the cache, and a table
 # make test       all tests, against real Postfix; installs what it lacks
+# make test-newer  what concerns Postfix, with the one of Debian's backports
 # make test-docker  Postfix and the cache in containers, where there is a Docker engine
 # make image      the container image scache
 # make check      what a change has to pass: lint and test
@@ -19,7 +20,7 @@ DURATION := 10m
 OUT      := build/soak
 PREFIX   := /usr/local
 
-.PHONY: build install uninstall deb demo test test-docker image soak check lint bench profile screenshots clean need
+.PHONY: build install uninstall deb demo test test-newer test-docker image soak check lint bench profile screenshots clean need
 
 build:
 	$(GOBUILD) -ldflags "-s -w -X main.version=$(VERSION)" -o build/scache .
@@ -61,6 +62,11 @@ test: need
 	scripts/need bash-completion mandoc prometheus tmux
 	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v -e /test/systemd -e /test/deb)
 	go test -race -count=1 -timeout 10m -v ./test/systemd ./test/deb # they say what they cannot test here
+
+# Says so loudly where there are no backports.
+test-newer: need
+	scripts/need gcc libc6-dev iproute2 lintian mandoc prometheus tmux
+	scripts/with-newer-postfix go test -race -count=1 -timeout 10m ./test/protocol ./test/postfix ./test/ctl ./test/deb ./cmd/scachectl/doctor || [ $$? = 77 ]
 
 # Says so loudly where there is no engine. It needs no registry.
 test-docker: need

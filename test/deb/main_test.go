@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -17,6 +18,7 @@ import (
 const (
 	place   = "/usr/lib/postfix/sbin/scache"
 	distrib = place + ".distrib"
+	page    = "/usr/share/man/man8/scache.8.gz"
 )
 
 var (
@@ -139,6 +141,9 @@ func wantOurs(t *testing.T, b built) {
 	}
 	if got := status(t); got != "installed" {
 		t.Errorf("the package is %s", got)
+	}
+	if read(t, page) != nil && !strings.Contains(does(t, "zcat", page), "connection_cache_policy_file") { // dpkg may be told to leave pages out
+		t.Error("scache(8) is another one's")
 	}
 }
 
