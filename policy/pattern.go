@@ -92,9 +92,10 @@ func (n networks) matches(v view) bool {
 
 // The labels of smtp(8) are fields with a newline behind each (smtp/smtp_key.c,
 // smtp_key_prefix): of a destination the service, the sender if there are passwords
-// for senders, the next hop, and since Postfix 3.10 the level of TLS; of an endpoint
-// the service, what passwords and certificates are chosen by, the address, the port,
-// and the level of TLS. A level is a number, or * where smtp(8) was built without TLS.
+// for senders, the next hop, and what kind of session it is: since Postfix 3.10 the level
+// of TLS, in 3.11 two more; of an endpoint the service, what passwords and certificates
+// are chosen by, the address, the port, and the kind of session. Each of these kinds is
+// a number, or * where smtp(8) was built without TLS.
 
 // maxText bounds what is looked at of one text. What is longer is not smtp(8)'s, and
 // matches no glob.
@@ -114,18 +115,17 @@ func lastField(label []byte) []byte {
 	return label[bytes.LastIndexByte(label, '\n')+1:]
 }
 
-// nextHop is the last field of a destination's label but for the level of TLS, which
-// can only stand behind a service and a next hop.
+// nextHop is the last field of a destination's label but for those of the kind of session,
+// which can only stand behind a service and a next hop.
 func nextHop(label []byte) []byte {
 	label = bytes.TrimSuffix(label, newline)
-	hop := lastField(label)
-	if bytes.Count(label, newline) >= 2 && isLevel(hop) {
-		hop = lastField(label[:len(label)-len(hop)])
+	for bytes.Count(label, newline) >= 2 && isKind(lastField(label)) {
+		label = label[:bytes.LastIndexByte(label, '\n')]
 	}
-	return hop
+	return lastField(label)
 }
 
-func isLevel(field []byte) bool {
+func isKind(field []byte) bool {
 	return len(bytes.Trim(field, "0123456789")) == 0 && len(field) > 0 || string(field) == "*"
 }
 

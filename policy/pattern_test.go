@@ -29,7 +29,7 @@ var (
 		Property:    []byte("destination=example.net:587\nhost_name=out.example.net\nhost_addr=198.51.100.7\nhost_port=587\ndestination_features=4096\n\n"),
 		Endpoint:    []byte("smtp\n198.51.100.7\n587\n1\n"),
 	}
-	newest  = Labels{Destination: []byte("out\nuser@sender.test\n[smtp.newest.test]:587\n*\n"), Endpoint: []byte("out\n198.51.100.8\n587\n*\n")} // 3.10, built without TLS
+	newest  = Labels{Destination: []byte("out\nuser@sender.test\n[smtp.newest.test]:587\n*\n0\n0\n"), Endpoint: []byte("out\n198.51.100.8\n587\n*\n0\n0\n")} // 3.11, as if built without TLS
 	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")}                                                                        // no destination
 	foreign = Labels{Destination: []byte("example.com"), Endpoint: []byte("192.0.2.7:25")}
 	turned  = Labels{Destination: foreign.Endpoint, Endpoint: foreign.Destination}
