@@ -30,7 +30,7 @@ var (
 		Endpoint:    []byte("smtp\n198.51.100.7\n587\n1\n"),
 	}
 	newest  = Labels{Destination: []byte("out\nuser@sender.test\n[smtp.newest.test]:587\n*\n0\n0\n"), Endpoint: []byte("out\n198.51.100.8\n587\n*\n0\n0\n")} // 3.11, as if built without TLS
-	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")}                                                                        // no destination
+	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")}                                                                                    // no destination
 	foreign = Labels{Destination: []byte("example.com"), Endpoint: []byte("192.0.2.7:25")}
 	turned  = Labels{Destination: foreign.Endpoint, Endpoint: foreign.Destination}
 	blank   = Labels{Destination: []byte{}, Endpoint: []byte{}}
