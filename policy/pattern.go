@@ -53,8 +53,7 @@ func matchDestination(g glob, v view) bool {
 	if bytes.ContainsRune(g.literals, '\n') {
 		return g.match(v.Destination)
 	}
-	hop := nextHop(v.Destination)
-	return g.match(hop) || g.match(bareHost(hop))
+	return g.match(v.hop) || g.match(bareHost(v.hop))
 }
 
 // networks match the address of an endpoint.
@@ -116,13 +115,21 @@ func lastField(label []byte) []byte {
 }
 
 // nextHop is the last field of a destination's label but for those of the kind of session,
-// which can only stand behind a service and a next hop.
+// which can only stand behind a service and a next hop. Each byte is looked at once: a
+// client may send millions of such fields.
 func nextHop(label []byte) []byte {
 	label = bytes.TrimSuffix(label, newline)
-	for bytes.Count(label, newline) >= 2 && isKind(lastField(label)) {
-		label = label[:bytes.LastIndexByte(label, '\n')]
+	if _, behindService, several := bytes.Cut(label, newline); several {
+		label = behindService
 	}
-	return lastField(label)
+	for {
+		last := bytes.LastIndexByte(label, '\n')
+		field := label[last+1:]
+		if last < 0 || !isKind(field) {
+			return field
+		}
+		label = label[:last]
+	}
 }
 
 func isKind(field []byte) bool {

@@ -142,6 +142,15 @@ func TestLongLabels(t *testing.T) {
 	}
 }
 
+// A label of very many fields takes no longer than its length asks for: this would not end otherwise.
+func TestManyFields(t *testing.T) {
+	p := parse(t, "destination=*.test ttl=1s\ndestination=example.com ttl=1s")
+	l := Labels{Destination: []byte("smtp\nexample.com\n" + strings.Repeat("1\n", 2<<20))}
+	if r := p.Match(l); r == nil || r.Line != 2 {
+		t.Errorf("%v matches", r)
+	}
+}
+
 // naive is what a glob means.
 func naive(pattern, text string) bool {
 	switch {

@@ -123,7 +123,7 @@ func (p *Policy) Match(l Labels) *Rule {
 }
 
 func (p *Policy) search(v view) *Rule {
-	v.service, v.address = service(v.Endpoint), address(v.Endpoint)
+	v.service, v.hop, v.address = service(v.Endpoint), nextHop(v.Destination), address(v.Endpoint)
 	for i := range p.Rules {
 		if p.Rules[i].matches(v) {
 			return &p.Rules[i]
@@ -141,6 +141,7 @@ type view struct {
 	Labels
 	host    []byte // nil: unknown, or no pattern asks for it
 	service []byte // nil: unknown
+	hop     []byte // the next hop of Destination
 	address netip.Addr
 }
 
