@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/lab"
 )
 
 // Results is all that a call has measured.
@@ -66,9 +68,7 @@ func describeMachine() Machine {
 	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=10").Output(); err == nil {
 		m.Commit = strings.TrimSpace(string(out))
 	}
-	if out, err := exec.Command("postconf", "-dh", "mail_version").Output(); err == nil {
-		m.Postfix = strings.TrimSpace(string(out))
-	}
+	m.Postfix, _ = lab.PostfixVersion()
 	return m
 }
 
