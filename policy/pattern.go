@@ -53,7 +53,7 @@ func matchDestination(g glob, v view) bool {
 	if bytes.ContainsRune(g.literals, '\n') {
 		return g.match(v.Destination)
 	}
-	return g.match(v.hop) || g.match(bareHost(v.hop))
+	return v.hop != nil && (g.match(v.hop) || g.match(v.bareHop))
 }
 
 // networks match the address of an endpoint.
@@ -96,8 +96,8 @@ func (n networks) matches(v view) bool {
 // are chosen by, the address, the port, and the kind of session. Each of these kinds is
 // a number, or * where smtp(8) was built without TLS.
 
-// maxText bounds what is looked at of one text. What is longer is not smtp(8)'s, and
-// matches no glob.
+// maxText bounds the texts that patterns are compared with. What is longer is not smtp(8)'s,
+// and matches no pattern.
 const maxText = 1024
 
 // service is the first of several fields, or nil.
@@ -164,14 +164,15 @@ func bareHost(hop []byte) []byte {
 
 // hostName is the name of the host that smtp(8) is connected to: a line of the
 // destination's property (smtp/smtp_session.c, smtp_session_passivate). It is nil if
-// there is none.
+// there is none in the first maxText bytes.
 func hostName(property []byte) []byte {
-	for rest := property[:min(len(property), maxText)]; len(rest) > 0; {
-		var line []byte
-		line, rest, _ = bytes.Cut(rest, newline)
-		if name, ok := bytes.CutPrefix(line, hostNameIs); ok {
+	seen := property[:min(len(property), maxText)]
+	for rest := seen; len(rest) > 0; {
+		line, behind, ended := bytes.Cut(rest, newline)
+		if name, ok := bytes.CutPrefix(line, hostNameIs); ok && (ended || len(seen) == len(property)) {
 			return name
 		}
+		rest = behind
 	}
 	return nil
 }

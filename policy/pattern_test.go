@@ -142,12 +142,37 @@ func TestLongLabels(t *testing.T) {
 	}
 }
 
-// A label of very many fields takes no longer than its length asks for: this would not end otherwise.
+// A label takes no longer than its length asks for, however many its fields and the rules: neither of these
+// would end otherwise.
+func TestManyRules(t *testing.T) {
+	p := parse(t, strings.Repeat("destination=a.test"+strings.Repeat(",b.test", 1000)+" ttl=1s\n", 100)+"* ttl=1s")
+	l := Labels{Destination: []byte("smtp\na:" + strings.Repeat("x", 4<<20))}
+	if r := p.Match(l); r == nil || r.Line != 101 {
+		t.Errorf("%v matches", r)
+	}
+}
+
 func TestManyFields(t *testing.T) {
 	p := parse(t, "destination=*.test ttl=1s\ndestination=example.com ttl=1s")
 	l := Labels{Destination: []byte("smtp\nexample.com\n" + strings.Repeat("1\n", 2<<20))}
 	if r := p.Match(l); r == nil || r.Line != 2 {
 		t.Errorf("%v matches", r)
+	}
+}
+
+// What is too long is not compared in parts.
+func TestLongParts(t *testing.T) {
+	p := parse(t, "destination=* ttl=1s\nhost=mx.example.c ttl=1s\n* ttl=1s")
+	long := strings.Repeat("x", maxText)
+	cut := "destination=" + strings.Repeat("y", maxText-len("destination=\nhost_name=mx.example.c"))
+	for _, l := range []Labels{
+		{Destination: []byte("smtp\na:" + long)},
+		{Destination: []byte("smtp\n[a]" + long + "\n")},
+		{Property: []byte(cut + "\nhost_name=mx.example.com\n")},
+	} {
+		if r := p.Match(l); r == nil || r.Line != 3 {
+			t.Errorf("%.20q: %v matches", l.Destination, r)
+		}
 	}
 }
 

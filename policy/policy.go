@@ -123,7 +123,10 @@ func (p *Policy) Match(l Labels) *Rule {
 }
 
 func (p *Policy) search(v view) *Rule {
-	v.service, v.hop, v.address = service(v.Endpoint), nextHop(v.Destination), address(v.Endpoint)
+	v.service, v.address = service(v.Endpoint), address(v.Endpoint)
+	if hop := nextHop(v.Destination); len(hop) <= maxText {
+		v.hop, v.bareHop = hop, bareHost(hop)
+	}
 	for i := range p.Rules {
 		if p.Rules[i].matches(v) {
 			return &p.Rules[i]
@@ -141,8 +144,9 @@ type view struct {
 	Labels
 	host    []byte // nil: unknown, or no pattern asks for it
 	service []byte // nil: unknown
-	hop     []byte // the next hop of Destination
 	address netip.Addr
+
+	hop, bareHop []byte // the next hop of Destination, and this without brackets and port; nil: too long
 }
 
 func (p *Policy) view(l Labels) view {
