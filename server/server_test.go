@@ -171,6 +171,23 @@ func TestStopsWhenIdle(t *testing.T) {
 	r.wait()
 }
 
+// However often it was roused, the server hears the next word.
+func TestStopsAfterManyWords(t *testing.T) {
+	r := run(t, nil)
+	client := r.dial()
+	defer unix.Close(client)
+	for range 300 {
+		r.rouse()
+		say(client, find("x")) // so that it was told before the next word
+		expect(t, client, miss)
+	}
+	r.Stop()
+	if n, err := read(client, make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("%d, %v; want the end of file", n, err)
+	}
+	r.wait()
+}
+
 func TestStopWaitsForUnfinishedRequests(t *testing.T) {
 	r := run(t, nil)
 	a, b := r.dial(), r.dial()

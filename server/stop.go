@@ -2,6 +2,8 @@ package server
 
 import (
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stopGrace is how long clients in the middle of a request may take to end it
@@ -98,7 +100,9 @@ func (p parent) Ready(_ int, hangup bool) bool {
 type waker struct{ *Server }
 
 // Ready implements loop.Handler.
-func (w waker) Ready(int, bool) bool {
+func (w waker) Ready(fd int, _ bool) bool {
+	var count [8]byte
+	_, _ = unix.Read(fd, count[:]) // first: what is wanted after it is another event
 	select {
 	case fd := <-w.introduced:
 		w.arrived(fd, w.caches[0])
