@@ -141,6 +141,7 @@ func (s *Server) endTurn() {
 	took := s.sinceStart() - s.elapsed
 	s.turns++
 	s.longestTurn = max(s.longestTurn, took)
+	s.worked += took
 	for _, c := range s.caches {
 		if n := c.counters.requests - c.counters.timed; n > 0 {
 			c.counters.timed += n
