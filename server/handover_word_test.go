@@ -68,14 +68,27 @@ func playWith(t *testing.T, client handover.Client, socket int) (*played, *Serve
 
 // What a newer version knows of a client, and this one does not, is no reason to guess.
 func TestClientInUnknownState(t *testing.T) {
+	for want, client := range map[string]handover.Client{
+		"a client in state 8, which is not known here":  {State: int(onErrand) + 1},
+		"a client in state 7, which is not known here":  {State: int(onErrand)},
+		"a client in state -1, which is not known here": {State: -1},
+		"a client awaiting descriptor, and":             {State: int(awaitingDescriptor)},
+		"a client awaiting acknowledgement, and":        {State: int(awaitingAcknowledgement)},
+		"a client ready, and":                           {Prepared: &handover.Connection{}},
+	} {
+		t.Run(want, func(t *testing.T) { refuseClient(t, client, want) })
+	}
+}
+
+func refuseClient(t *testing.T, client handover.Client, want string) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
-	_, s, _, err := playWith(t, handover.Client{State: int(onErrand) + 1}, pipe[1])
+	_, s, _, err := playWith(t, client, pipe[1])
 	defer unix.Close(s.wake)
-	if err == nil || !strings.Contains(err.Error(), "a client in state 8, which is not known here") {
+	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v", err)
 	}
 	if n := len(s.clients); n != 0 {

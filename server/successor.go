@@ -345,9 +345,9 @@ func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *st
 
 // restoreClient makes a client go on where it was; the descriptors are its own.
 func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []int) error {
-	if r.State > int(onErrand) {
+	if err := checkState(r); err != nil {
 		closeAll(descriptors)
-		return fmt.Errorf("the server speaks of a client in state %d, which is not known here", r.State)
+		return err
 	}
 	c := newConn(s, cache, descriptors[0], r.Announce)
 	if err := s.admit(c); err != nil {
@@ -379,6 +379,19 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 	}
 	if r.Due > 0 {
 		s.timers.Set(&c.timer, c, timerwheel.Tick(r.Due))
+	}
+	return nil
+}
+
+// checkState refuses what a newer version may know of a client, and this one does not.
+func checkState(r *handover.Client) error {
+	s := state(r.State)
+	switch {
+	case s < ready || s >= onErrand: // an errand does not travel
+		return fmt.Errorf("the server speaks of a client in state %d, which is not known here", r.State)
+	case (r.Prepared != nil) != (s == awaitingDescriptor),
+		(r.Found != nil) != (awaitingGoAhead <= s && s <= awaitingAcknowledgement):
+		return fmt.Errorf("the server speaks of a client %v, and of a connection that does not belong there, or of none", s)
 	}
 	return nil
 }
