@@ -88,8 +88,8 @@ const (
 
 // Flush drops what is cached, and returns how much that was. It drops what was there when
 // it began. A connection that a client has found and not taken yet is the client's; if it
-// is put back it may stay. In a Pattern * is any bytes, also none, and ? any one. A Flush that
-// is interrupted ends where it is.
+// is put back it may stay. In a Pattern * is any bytes, also none, and ? any one; it may
+// have 1024 bytes, and labels of more match none. A Flush whose ctx ends goes on in the cache.
 func (c *Client) Flush(ctx context.Context, what, value string) (connections, bindings int64, err error) {
 	values := map[string]int64{}
 	err = c.ask(ctx, proto.AdminFlush, []string{what, value}, func(name, value string) error { return number(name, value, values) })

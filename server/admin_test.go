@@ -320,6 +320,7 @@ func TestPatterns(t *testing.T) {
 		{"a*b*c", "aXbYbZc", true}, {"*ab", "aab", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"**a", "ba", true},
 		{"smtp\nexample.com\n*", "smtp\nexample.com\n25\n", true}, {"*example.com*", "smtp\nmail.example.com\n", true},
 		{"*a*a*a*a*a*b", strings.Repeat("a", 1000), false},
+		{"*", strings.Repeat("a", 1024), true}, {"*", strings.Repeat("a", 1025), false},
 	} {
 		if got := matches([]byte(c.pattern), []byte(c.text)); got != c.want {
 			t.Errorf("%q %q: %v", c.pattern, c.text, got)

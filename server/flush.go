@@ -27,6 +27,10 @@ func (s *session) flush(what, value string) {
 		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)
 		return
 	}
+	if what == "pattern" && len(value) > maxPatternText {
+		s.refuseAdmin("the pattern has %d bytes, but %d are the most", len(value), maxPatternText)
+		return
+	}
 	s.begin(func() bool {
 		if !next() {
 			return false
@@ -97,9 +101,16 @@ func (f *flushing) drop(b store.Binding) {
 	f.session.cache.store.DropBinding(b)
 }
 
+// maxPatternText bounds patterns, and the texts that they match. Delivery agents' labels are much
+// shorter; and to match takes time in proportion to both lengths, multiplied, in which nobody else is served.
+const maxPatternText = 1024
+
 // matches reports whether a text is what a pattern describes, in which * is any bytes, also
 // none, and ? any one.
 func matches(pattern, text []byte) bool {
+	if len(text) > maxPatternText {
+		return false
+	}
 	star, from := -1, 0 // the last star, and where in text the rest of the pattern was last tried
 	p, t := 0, 0
 	for t < len(text) {
