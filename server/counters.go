@@ -158,7 +158,7 @@ func (s *Server) figures() figures {
 		longestTurn:     int(s.longestTurn.Microseconds()),
 		clientMemory:    s.held,
 		closing:         s.farewell.length(),
-		descriptors:     s.descriptors.open,
+		descriptors:     s.descriptors.inUse(),
 		descriptorLimit: s.descriptors.limit,
 	}
 	if log, ok := s.config.Log.(interface{ Dropped() uint64 }); ok {

@@ -3,6 +3,7 @@ package server
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +17,7 @@ import (
 // is something for them: one for sockets, so that what lingers keeps only its like
 // waiting, and one for all else. So this is the one place with a lock.
 type descriptors struct {
-	open  int
+	open  int // but for those in a lane
 	limit int // RLIMIT_NOFILE
 
 	sockets, files lane
@@ -49,7 +50,12 @@ func (d *descriptors) readLimit() {
 }
 
 // scarce reports whether there may be no room for another one.
-func (d *descriptors) scarce() bool { return d.open+spareDescriptors >= d.limit }
+func (d *descriptors) scarce() bool { return d.inUse()+spareDescriptors >= d.limit }
+
+// inUse is how many are open, or are being closed.
+func (d *descriptors) inUse() int {
+	return d.open + int(d.sockets.length.Load()) + int(d.files.length.Load())
+}
 
 // room is how many connections can be cached, with base descriptors open for other
 // things and a reserve for clients.
@@ -63,6 +69,7 @@ type lane struct {
 	mutex   sync.Mutex
 	waiting []int
 	running bool
+	length  atomic.Int32 // of those that are not closed yet
 }
 
 // close closes what a client has sent.
@@ -93,6 +100,7 @@ func (d *descriptors) closeClient(fd int) {
 func (l *lane) close(fd int) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
+	l.length.Add(1)
 	l.waiting = append(l.waiting, fd)
 	if !l.running {
 		l.running = true
@@ -112,5 +120,6 @@ func (l *lane) run() {
 		l.waiting = l.waiting[1:]
 		l.mutex.Unlock()
 		unix.Close(fd)
+		l.length.Add(-1)
 	}
 }
