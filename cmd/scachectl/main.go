@@ -55,6 +55,9 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetErr(stderr)
 	root.SetArgs(longFlags(root, arguments))
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = a.screen.err
+	}
 	if err != nil && !errors.Is(err, errFound) {
 		fmt.Fprintf(stderr, "scachectl: %v\n", err)
 	}

@@ -18,6 +18,7 @@ import (
 // is a terminal, and NO_COLOR is not set.
 type screen struct {
 	out   io.Writer
+	err   error // of the first write that failed
 	json  bool
 	width int // columns; 0: no terminal, nothing is broken into lines
 
@@ -40,11 +41,19 @@ func newScreen(out io.Writer) screen {
 	return s
 }
 
-func (s *screen) printf(format string, arguments ...any) { fmt.Fprintf(s.out, format, arguments...) }
+// Write implements io.Writer for all that is printed.
+func (s *screen) Write(b []byte) (n int, err error) {
+	if n, err = s.out.Write(b); err != nil && s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+func (s *screen) printf(format string, arguments ...any) { fmt.Fprintf(s, format, arguments...) }
 
 // printJSON prints a value, indented.
 func (s *screen) printJSON(value any) error {
-	encoder := newEncoder(s.out)
+	encoder := newEncoder(s)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(value)
 }
@@ -81,7 +90,7 @@ func (s *screen) table(header []string, rows [][]string) {
 			numeric[i] = numeric[i] && (cell == "" || cell == "-" || '0' <= cell[0] && cell[0] <= '9')
 		}
 	}
-	lines := bufio.NewWriter(s.out)
+	lines := bufio.NewWriter(s)
 	defer lines.Flush()
 	line := func(cells []string) string {
 		var b strings.Builder

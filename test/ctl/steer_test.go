@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"strconv"
 	"strings"
@@ -104,6 +105,24 @@ func TestList(t *testing.T) {
 	}
 	if strings.Contains(text, "\x1b") {
 		t.Error("colours where there is no terminal")
+	}
+}
+
+// What cannot be printed is said to be missing.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	s := serve(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+	defer full.Close()
+	for _, arguments := range [][]string{{"status"}, {"list"}, {"limits"}, {"status", "-json"}, {"list", "-json"}} {
+		var stderr strings.Builder
+		cmd := exec.CommandContext(limit(t), scachectl, append(arguments, "-socket", s.socket)...)
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		err := cmd.Run()
+		if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), "no space left on device") {
+			t.Errorf("%q: %v, %q", arguments, err, stderr.String())
+		}
 	}
 }
 
