@@ -145,6 +145,24 @@ func TestDivertedAlready(t *testing.T) {
 	wantOurs(t, first)
 }
 
+// Nor is one of the manual page, which does not stand in the way.
+func TestPageDivertedAlready(t *testing.T) {
+	purgeAfterwards(t)
+	const page = "/usr/share/man/man8/scache.8.gz"
+	divert := func(action string) {
+		does(t, "dpkg-divert", "--local", "--no-rename", "--divert", page+".mine", action, page)
+	}
+	divert("--add")
+	defer divert("--remove")
+	does(t, "dpkg", "-i", first.path)
+	wantOurs(t, first)
+	does(t, "dpkg", "-r", "scache")
+	wantStock(t)
+	if owner := does(t, "dpkg-divert", "--listpackage", page); owner != "LOCAL\n" {
+		t.Errorf("the page is diverted by %q", owner)
+	}
+}
+
 // Postfix goes, by force, and comes back.
 func TestPostfixRemoved(t *testing.T) {
 	if postfixDeb == "" {
