@@ -19,7 +19,7 @@ func describe(fd int) (kind, remote string) {
 	case *unix.SockaddrInet4, *unix.SockaddrInet6:
 		domain = unix.AF_INET
 	default: // it has none, or one of another kind
-		if err == unix.ENOTSOCK {
+		if err == unix.ENOTSOCK || err == unix.EBADF { // O_PATH, see open(2)
 			return "file", ""
 		}
 		domain, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)

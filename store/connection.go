@@ -182,8 +182,8 @@ func (s *Store) take(e *endpoint) *Connection {
 }
 
 // insert links c into its endpoint by its serial number, and starts its time. Its
-// place is at the end when it is saved, and near the end at which connections are
-// found when it is put back.
+// place is at the end when it is saved, and most often near the end at which connections
+// are found when it is put back.
 func (s *Store) insert(c *Connection, deadline Tick) {
 	e := c.endpoint
 	older, newer := e.newest, (*Connection)(nil)

@@ -22,8 +22,9 @@
 // # Cost
 //
 // Every operation takes the same time however much is stored, but for a find
-// that passes over bindings whose endpoints have no connection, and for putting
-// back behind others that were put back before. Records are recycled: in the steady state
+// that passes over bindings whose endpoints have no connection, and for putting back, which
+// passes over others that were put back before and, under [NewestFirst], over those that were
+// saved since. Records are recycled: in the steady state
 // nothing is allocated.
 //
 // # Bounds
