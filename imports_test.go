@@ -13,15 +13,16 @@ const module = "github.com/scache/scache"
 // understood without those above it.
 var imports = map[string][]string{
 	"":                  {"client", "policy", "postfix", "server", "store", "systemd"}, // client is for "scache check"
-	"server":            {"internal/handover", "internal/table", "internal/wire", "loop", "policy", "proto", "store", "timerwheel"},
+	"server":            {"internal/glob", "internal/handover", "internal/table", "internal/wire", "loop", "policy", "proto", "store", "timerwheel"},
 	"store":             {"internal/table", "timerwheel"},
 	"loop":              {"internal/table"},
-	"policy":            {},
+	"policy":            {"internal/glob"},
 	"proto":             {},
 	"timerwheel":        {},
 	"postfix":           {},
 	"systemd":           {},
 	"client":            {"proto"},
+	"internal/glob":     {},
 	"internal/handover": {"proto"},
 	"internal/wire":     {},
 	"internal/table":    {},

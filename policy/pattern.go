@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
+
+	"github.com/scache/scache/internal/glob"
 )
 
 // A condition is NAME=PATTERN,PATTERN... of a rule: one of the patterns has to match.
@@ -13,19 +14,19 @@ type condition interface{ matches(v view) bool }
 
 // conditions are made of the patterns behind their names.
 var conditions = map[string]func(patterns []string) (condition, error){
-	"service":     globs(func(g glob, v view) bool { return v.service != nil && g.match(v.service) }),
+	"service":     globs(func(g glob.Pattern, v view) bool { return v.service != nil && g.Match(v.service) }),
 	"destination": globs(matchDestination),
-	"host":        globs(func(g glob, v view) bool { return v.host != nil && g.match(v.host) }),
+	"host":        globs(func(g glob.Pattern, v view) bool { return v.host != nil && g.Match(v.host) }),
 	"address":     newNetworks,
-	"endpoint":    globs(func(g glob, v view) bool { return g.match(v.Endpoint) }),
+	"endpoint":    globs(func(g glob.Pattern, v view) bool { return g.Match(v.Endpoint) }),
 }
 
 // globs returns what makes conditions of globs.
-func globs(match func(glob, view) bool) func([]string) (condition, error) {
+func globs(match func(glob.Pattern, view) bool) func([]string) (condition, error) {
 	return func(patterns []string) (condition, error) {
 		c := anyGlob{match: match}
 		for _, pattern := range patterns {
-			g, err := parseGlob(pattern)
+			g, err := glob.Parse(pattern)
 			if err != nil {
 				return nil, err
 			}
@@ -36,24 +37,24 @@ func globs(match func(glob, view) bool) func([]string) (condition, error) {
 }
 
 type anyGlob struct {
-	globs []glob
-	match func(glob, view) bool
+	globs []glob.Pattern
+	match func(glob.Pattern, view) bool
 }
 
 func (c anyGlob) matches(v view) bool {
-	return slices.ContainsFunc(c.globs, func(g glob) bool { return c.match(g, v) })
+	return slices.ContainsFunc(c.globs, func(g glob.Pattern) bool { return c.match(g, v) })
 }
 
 // matchDestination compares with the whole label if the glob has a newline, else with
 // the next hop, which may stand without its brackets and port.
-func matchDestination(g glob, v view) bool {
+func matchDestination(g glob.Pattern, v view) bool {
 	if v.Destination == nil {
 		return false
 	}
-	if bytes.ContainsRune(g.literals, '\n') {
-		return g.match(v.Destination)
+	if g.Contains('\n') {
+		return g.Match(v.Destination)
 	}
-	return v.hop != nil && (g.match(v.hop) || g.match(v.bareHop))
+	return v.hop != nil && (g.Match(v.hop) || g.Match(v.bareHop))
 }
 
 // networks match the address of an endpoint.
@@ -96,10 +97,6 @@ func (n networks) matches(v view) bool {
 // are chosen by, the address, the port, and the kind of session. Each of these kinds is
 // a number, or * where smtp(8) was built without TLS.
 
-// maxText bounds the texts that patterns are compared with. What is longer is not smtp(8)'s,
-// and matches no pattern.
-const maxText = 1024
-
 // service is the first of several fields, or nil.
 func service(label []byte) []byte {
 	first, _, several := bytes.Cut(label, newline)
@@ -138,7 +135,7 @@ func isKind(field []byte) bool {
 
 // address is the last of the fields that is one; there may be none.
 func address(endpoint []byte) (none netip.Addr) {
-	for len(endpoint) > 0 && len(endpoint) <= maxText {
+	for len(endpoint) > 0 && len(endpoint) <= glob.MaxText {
 		field := lastField(endpoint)
 		endpoint = endpoint[:len(bytes.TrimSuffix(endpoint, newline))-len(field)]
 		if a, err := netip.ParseAddr(string(field)); err == nil {
@@ -164,9 +161,9 @@ func bareHost(hop []byte) []byte {
 
 // hostName is the name of the host that smtp(8) is connected to: a line of the
 // destination's property (smtp/smtp_session.c, smtp_session_passivate). It is nil if
-// there is none in the first maxText bytes.
+// there is none in the first glob.MaxText bytes.
 func hostName(property []byte) []byte {
-	seen := property[:min(len(property), maxText)]
+	seen := property[:min(len(property), glob.MaxText)]
 	for rest := seen; len(rest) > 0; {
 		line, behind, ended := bytes.Cut(rest, newline)
 		if name, ok := bytes.CutPrefix(line, hostNameIs); ok && (ended || len(seen) == len(property)) {
@@ -181,67 +178,3 @@ var (
 	newline    = []byte("\n")
 	hostNameIs = []byte("host_name=")
 )
-
-// A glob is text with wildcards: * is any text, also none, and ? any byte. Upper and
-// lower case are the same.
-type glob struct {
-	literals []byte // in lower case; what stands for a wildcard has no meaning
-	wild     []byte // for each: 0, '*' or '?'
-}
-
-// parseGlob reads a glob; a backslash takes the meaning from *, ? and itself, and \n
-// is a newline.
-func parseGlob(pattern string) (g glob, err error) {
-	for i := 0; i < len(pattern); i++ {
-		literal, wild := lower(pattern[i]), byte(0)
-		switch literal {
-		case '*', '?':
-			wild = literal
-		case '\\':
-			if i++; i == len(pattern) || !strings.ContainsRune(`n*?\`, rune(pattern[i])) {
-				return g, fmt.Errorf(`%s: behind a backslash stands n, *, ? or another one`, pattern)
-			}
-			if literal = pattern[i]; literal == 'n' {
-				literal = '\n'
-			}
-		}
-		g.literals, g.wild = append(g.literals, literal), append(g.wild, wild)
-	}
-	return g, nil
-}
-
-// match takes time in proportion to the lengths of both, multiplied, at worst: it
-// goes back to the last * only.
-func (g glob) match(text []byte) bool {
-	if len(text) > maxText {
-		return false
-	}
-	star, from := -1, 0 // the last *, and where what follows it was tried
-	i, at := 0, 0
-	for at < len(text) {
-		switch {
-		case i < len(g.wild) && g.wild[i] == '*':
-			star, from = i, at
-			i++
-		case i < len(g.wild) && (g.wild[i] == '?' || g.literals[i] == lower(text[at])):
-			i++
-			at++
-		case star >= 0:
-			from++
-			i, at = star+1, from
-		default:
-			return false
-		}
-	}
-	for i < len(g.wild) && g.wild[i] == '*' {
-		i++
-	}
-	return i == len(g.wild)
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
-}

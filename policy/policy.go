@@ -24,6 +24,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/scache/scache/internal/glob"
 )
 
 // Policy is a file of rules. It must be used by one goroutine at a time.
@@ -124,7 +126,7 @@ func (p *Policy) Match(l Labels) *Rule {
 
 func (p *Policy) search(v view) *Rule {
 	v.service, v.address = service(v.Endpoint), address(v.Endpoint)
-	if hop := nextHop(v.Destination); len(hop) <= maxText {
+	if hop := nextHop(v.Destination); len(hop) <= glob.MaxText {
 		v.hop, v.bareHop = hop, bareHost(hop)
 	}
 	for i := range p.Rules {

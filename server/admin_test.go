@@ -309,21 +309,3 @@ func TestFlushIsDoneInPortions(t *testing.T) {
 		}
 	}
 }
-
-func TestPatterns(t *testing.T) {
-	for _, c := range []struct {
-		pattern, text string
-		want          bool
-	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "a\nb", true}, {"?", "\n", true}, {"?", "", false},
-		{"a*c", "abc", true}, {"a*c", "ac", true}, {"a*c", "abcd", false}, {"*b*", "abc", true}, {"*b*", "ac", false},
-		{"a*b*c", "aXbYbZc", true}, {"*ab", "aab", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"**a", "ba", true},
-		{"smtp\nexample.com\n*", "smtp\nexample.com\n25\n", true}, {"*example.com*", "smtp\nmail.example.com\n", true},
-		{"*a*a*a*a*a*b", strings.Repeat("a", 1000), false},
-		{"*", strings.Repeat("a", 1024), true}, {"*", strings.Repeat("a", 1025), false},
-	} {
-		if got := matches([]byte(c.pattern), []byte(c.text)); got != c.want {
-			t.Errorf("%q %q: %v", c.pattern, c.text, got)
-		}
-	}
-}

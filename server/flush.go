@@ -1,6 +1,7 @@
 package server
 
 import (
+	"github.com/scache/scache/internal/glob"
 	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
 )
@@ -16,20 +17,24 @@ type flushing struct {
 
 // flush begins to drop what the subject and the value say.
 func (s *session) flush(what, value string) {
+	var pattern glob.Pattern
 	f := &flushing{session: s, label: []byte(value), walk: s.cache.store.Walk(), bindingWalk: s.cache.store.Walk()}
 	next, ok := map[string]errand{
 		"all":         func() bool { return f.matching(func([]byte) bool { return true }) },
 		"endpoint":    f.endpoint,
 		"destination": f.destination,
-		"pattern":     func() bool { return f.matching(func(label []byte) bool { return matches(f.label, label) }) },
+		"pattern":     func() bool { return f.matching(pattern.Match) },
 	}[what]
 	if !ok {
 		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)
 		return
 	}
-	if what == "pattern" && len(value) > maxPatternText {
-		s.refuseAdmin("the pattern has %d bytes, but %d are the most", len(value), maxPatternText)
-		return
+	if what == "pattern" {
+		if len(value) > glob.MaxText {
+			s.refuseAdmin("the pattern has %d bytes, but %d are the most", len(value), glob.MaxText)
+			return
+		}
+		pattern = glob.New(value)
 	}
 	s.begin(func() bool {
 		if !next() {
@@ -99,36 +104,4 @@ func (f *flushing) drop(b store.Binding) {
 	f.bindings++
 	f.session.cache.counters.flushedBindings++
 	f.session.cache.store.DropBinding(b)
-}
-
-// maxPatternText bounds patterns, and the texts that they match. Delivery agents' labels are much
-// shorter; and to match takes time in proportion to both lengths, multiplied, in which nobody else is served.
-const maxPatternText = 1024
-
-// matches reports whether a text is what a pattern describes, in which * is any bytes, also
-// none, and ? any one.
-func matches(pattern, text []byte) bool {
-	if len(text) > maxPatternText {
-		return false
-	}
-	star, from := -1, 0 // the last star, and where in text the rest of the pattern was last tried
-	p, t := 0, 0
-	for t < len(text) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, from = p, t
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
-			p, t = p+1, t+1
-		case star >= 0:
-			from++
-			p, t = star+1, from
-		default:
-			return false
-		}
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
 }
