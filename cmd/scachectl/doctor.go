@@ -29,6 +29,9 @@ It works with Postfix's own scache, too. It changes nothing.
 The exit status is 1 if there is an error or a warning, 0 if there are notes only.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if len(a.sockets) > 0 {
+				return fmt.Errorf("doctor looks at the caches that Postfix's configuration names, and takes no --socket: %w", errUsage)
+			}
 			if instance.Directory != "" { // as the commands to copy need it
 				absolute, err := filepath.Abs(instance.Directory)
 				if err != nil {

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,10 +60,15 @@ var (
 // smtp_connect_inet).
 func nextHop(destination string) string { return hop.ReplaceAllString(destination, "$1") }
 
+// listed are the entries of the agent's connection_cache_destinations.
+func (a *Agent) listed() []string {
+	return strings.FieldsFunc(a.destinations(), func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+}
+
 func unmatchable(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {
 		var wrong []string
-		entries := strings.FieldsFunc(a.destinations(), func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+		entries := a.listed()
 		for i, entry := range entries {
 			if decorated.MatchString(entry) {
 				wrong = append(wrong, entry)
@@ -76,6 +82,24 @@ func unmatchable(s *System, yield func(Finding)) {
 			fmt.Sprintf("%sconnection_cache_destinations holds %s, which matches nothing", a.Prefix, strings.Join(wrong, ", ")),
 			"Postfix compares with the name alone, without brackets and port: for these destinations nothing is cached, except on demand.",
 			a.change("connection_cache_destinations", strings.Join(entries, ", "))))
+	}
+}
+
+// relayNotListed: a list of recipients' domains matches nothing where mail goes by way of
+// a relay host (smtp/smtp_connect.c, smtp_connect_inet).
+func relayNotListed(s *System, yield func(Finding)) {
+	host := nextHop(s.Main["relayhost"])
+	for _, a := range s.Agents {
+		entries := a.listed()
+		table := func(entry string) bool { return strings.ContainsAny(entry, ":/") }
+		if host == "" || a.Prefix != "smtp_" || len(entries) == 0 || slices.Contains(entries, host) || slices.ContainsFunc(entries, table) {
+			continue
+		}
+		yield(a.finding("relay-not-listed", Warning,
+			fmt.Sprintf("%sconnection_cache_destinations does not list the relayhost, %s", a.Prefix, host),
+			"Postfix compares with the next hop. That is the relayhost for all mail that transport_maps do not send elsewhere, "+
+				"and never the recipient's domain: for this mail nothing is cached, except on demand.",
+			a.change("connection_cache_destinations", strings.Join(append(entries, host), ", "))))
 	}
 }
 

@@ -112,6 +112,8 @@ var cases = []struct {
 	{"brackets and port", "unmatchable-destination", Error,
 		"relayhost = [mail.example.com]:587\nsmtp_connection_cache_destinations = example.org $relayhost, example.net:26 static:x", nil,
 		"smtp relay", "= example.org, mail.example.com, example.net, static:x'"},
+	{"list without the relay host", "relay-not-listed", Warning, "relayhost = [mail.example.com]:587\nsmtp_connection_cache_destinations = example.org", nil,
+		"smtp relay", "= example.org, mail.example.com'"},
 	{"limit below what is asked", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m", nil,
 		"smtp relay", "-e 'connection_cache_ttl_limit = 60s'"},
 	{"limit on the line of scache", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m\nconnection_cache_ttl_limit = 1h",
@@ -267,7 +269,20 @@ func TestLog(t *testing.T) {
 		}
 	}
 	lines += host + "postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
-	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 {
+	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 || !l.Mended {
+		t.Errorf("read %+v", l)
+	}
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found = diagnose(t, i)
+	for _, rule := range []string{"gave-up", "throttled"} {
+		if f := found[rule]; f.Severity != Note || !strings.Contains(f.Text, "since") {
+			t.Errorf("trouble that is over: %+v", f)
+		}
+	}
+	lines += host + "postfix/smtp[8]: warning: disabling connection caching\n"
+	if l := parseLog("", []byte(lines)); l.Mended {
 		t.Errorf("read %+v", l)
 	}
 }

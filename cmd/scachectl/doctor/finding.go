@@ -41,7 +41,7 @@ type Finding struct {
 
 // rules are all there are. Each yields what it finds.
 var rules = []func(s *System, yield func(Finding)){
-	neverCached, onDemandOnly, unmatchable, loweredTimeToLive, fewUses, briefUse,
+	neverCached, onDemandOnly, unmatchable, relayNotListed, loweredTimeToLive, fewUses, briefUse,
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
 	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
 	fewPerEndpoint, fewInAll, notInForce, policyMistake, policyOddity,

@@ -16,6 +16,7 @@ type Log struct {
 	Lowered    string // the last warning about a time to live
 	Disabled   int    // agents that have given up on the cache
 	Throttled  int    // times that master(8) could not start the cache
+	Mended     bool   // a cache has been of use since the last of these two
 }
 
 // syslogFiles is where syslog daemons keep mail's lines.
@@ -30,6 +31,7 @@ var (
 	lowered   = regexp.MustCompile(`connection_cache_ttl_limit lowers the time to live: (asked \d+s, granted \d+s)`)
 	disabled  = regexp.MustCompile(`warning: disabling connection caching`)
 	throttled = regexp.MustCompile(`master\[\d+\]: warning: .*/scache[^ ]*: bad command startup`)
+	serving   = regexp.MustCompile(`/scache[^ ]*\[\d+\]: statistics: `)
 )
 
 // readLog reads the end of Postfix's own log file, if it has one, else of syslog's.
@@ -66,12 +68,17 @@ func parseLog(path string, text []byte) Log {
 			l.Lowered = string(m[1])
 		case disabled.Match(line):
 			l.Disabled++
+			l.Mended = false
 		case throttled.Match(line):
 			l.Throttled++
+			l.Mended = false
+		case serving.Match(line):
+			l.Mended = true
 		case delivered.Match(line):
 			l.Deliveries++
 			if reused.Match(line) {
 				l.Reused++
+				l.Mended = true
 			}
 		}
 	}
@@ -80,14 +87,18 @@ func parseLog(path string, text []byte) Log {
 
 func loggedTrouble(s *System, yield func(Finding)) {
 	l := s.Log
+	gaveUp, throttled, since := Warning, Error, ""
+	if l.Mended {
+		gaveUp, throttled, since = Note, Note, "; it has been of use since"
+	}
 	if l.Disabled > 0 {
-		yield(Finding{"gave-up", Warning, nil,
-			fmt.Sprintf("%s: agents have given up on the cache: %d times", l.Path, l.Disabled),
+		yield(Finding{"gave-up", gaveUp, nil,
+			fmt.Sprintf("%s: %s given up on the cache%s", l.Path, counted(l.Disabled, "agent has", "agents have"), since),
 			"A delivery agent that fails twice to talk to the cache does without for the rest of its life. The lines around tell why.", nil})
 	}
 	if l.Throttled > 0 {
-		yield(Finding{"throttled", Error, nil,
-			fmt.Sprintf("%s: the cache did not start: %d times", l.Path, l.Throttled),
+		yield(Finding{"throttled", throttled, nil,
+			fmt.Sprintf("%s: the cache did not start, %s%s", l.Path, counted(l.Throttled, "time", "times"), since),
 			"master(8) waits a minute before it tries again. The cache's own line before it tells why.", nil})
 	}
 	if l.Lowered != "" {
@@ -95,6 +106,13 @@ func loggedTrouble(s *System, yield func(Finding)) {
 			fmt.Sprintf("%s: a time to live was lowered: %s", l.Path, l.Lowered),
 			"connection_cache_ttl_limit did it, at that time.", nil})
 	}
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // enoughDeliveries is how many have to be in the log before it means something

@@ -28,7 +28,7 @@ func policyOddity(s *System, yield func(Finding)) {
 			return
 		}
 		for _, text := range c.Policy.Warnings(c.Settings.Duration("connection_cache_ttl_limit")) {
-			yield(Finding{"policy-oddity", Warning, []string{c.Name}, text, "The rule is not of the use that it looks to be of.", nil})
+			yield(Finding{"policy-oddity", Warning, []string{c.Name}, text, "The rule does less than it says.", nil})
 		}
 	})
 }

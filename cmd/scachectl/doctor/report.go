@@ -1,6 +1,10 @@
 package doctor
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/scache/scache/cmd/scachectl/socket"
+)
 
 // Report is a diagnosis to print, or to turn into JSON.
 type Report struct {
@@ -88,6 +92,8 @@ func (c *Cache) answer() string {
 		return "answers"
 	case c.Socket.Idle:
 		return "Postfix does not run"
+	case c.Socket.Trouble.Kind == socket.Forbidden:
+		return "was not tried"
 	}
 	return "does not answer"
 }

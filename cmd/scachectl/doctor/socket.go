@@ -71,12 +71,14 @@ func socketTrouble(s *System, yield func(Finding)) {
 		case trouble.Kind == socket.Forbidden:
 			f.Severity = Note
 			f.Text = fmt.Sprintf("%s was not tried: only root and mail_owner may", c.Socket.Path)
+			f.Why = "Whether the cache answers is for them to see."
 		case trouble.Kind == socket.Missing:
 			f.Text = fmt.Sprintf("there is no socket at %s", c.Socket.Path)
 			f.Why = "master(8) has not read this line of master.cf yet."
 			f.Fix = []string{reload(s)}
 		default:
-			f.Why = "Delivery agents have no use of the cache. The mail log says why it does not answer; a new process may."
+			f.Why = "Delivery agents have no use of the cache. The mail log says why it does not answer. If it could not start, " +
+				"master(8) tries again after a minute, also if the reason is gone; if it hangs, a new process may answer."
 			f.Fix = []string{reload(s)}
 		}
 		yield(f)

@@ -52,7 +52,7 @@ func (e *Error) Error() string {
 	case Forbidden:
 		return fmt.Sprintf("not allowed to connect to %s: a cache of Postfix can be asked by root and by mail_owner (usually postfix) only; try sudo", e.Path)
 	case Silent:
-		return e.Path + " does not answer in time: the server is stopped, hangs, or is out of open files"
+		return e.Path + " does not answer in time: the server could not start (the mail log tells), is stopped, hangs, or is out of open files"
 	case Ended:
 		return fmt.Sprintf("%s: the server closed the connection: it has ended, or it is no connection cache", e.Path)
 	case Foreign:
