@@ -5,6 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,8 +30,6 @@ func serve(arguments []string, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
-	case errors.Is(err, errUsage): // has been told
-		return 2
 	case err != nil:
 		fmt.Fprintln(stderr, "scache serve:", err)
 		return 2
@@ -49,13 +50,12 @@ func serve(arguments []string, stderr io.Writer) int {
 	return 0
 }
 
-var errUsage = errors.New("wrong flags")
-
 // serveOptions are the command line of "scache serve".
 type serveOptions struct {
 	paths     []string // of the sockets to make, each of a cache of its own
 	mode      uint32   // their permissions
-	takeOver  bool     // from the server that is there already, if there is one
+	modeGiven bool
+	takeOver  bool // from the server that is there already, if there is one
 	logFormat postfix.StderrFormat
 	config    server.Config // without the policy
 
@@ -70,13 +70,12 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	config.HandOver = true
 	config.Version = version
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required, unless systemd passes sockets); given again: one more, with a cache of its own", o.addPath)
 	modeFlag := flags.String("mode", "0600", "permissions of the sockets, in `octal`")
-	flags.DurationVar(&config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
-	flags.DurationVar(&config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
-	flags.DurationVar(&config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
-	flags.DurationVar(&config.MaxIdle, "max-idle", 0, "as max_idle: exit after so long without a client; 0 is never")
+	durationVar(flags, &config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
+	durationVar(flags, &config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
+	durationVar(flags, &config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
+	durationVar(flags, &config.MaxIdle, "max-idle", 0, "as max_idle: exit after so long without a client; 0 is never")
 	flags.IntVar(&config.Limits.Connections, "size-limit", 0, "as connection_cache_size_limit: connections in all; 0 is what the limit of open files allows")
 	flags.IntVar(&config.Limits.PerEndpoint, "endpoint-limit", 0, "as connection_cache_endpoint_limit: connections per endpoint; 0 is no limit")
 	flags.IntVar(&config.Limits.Bindings, "binding-limit", 1<<20, "as connection_cache_binding_limit: destinations' endpoints in all")
@@ -89,15 +88,16 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	flags.StringVar(&o.policyFile, "policy-file", "", "as connection_cache_policy_file: `path` of a file of rules for destinations and endpoints")
 	logFormat := flags.String("log-format", "auto", "what the log looks like: text, journal, json, or auto, which is journal where standard error goes there, else text")
 	flags.BoolVar(&config.Verbose, "v", false, "log clients and requests")
-	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are such as 90s, 10m, 1h30m. Limits are each socket's.\n\n")
-		flags.PrintDefaults()
-	}
+	flags.SetOutput(io.Discard) // an error would drown in the usage
 	if err := flags.Parse(arguments); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stderr, "usage: scache serve -socket PATH [flags]\n\nA connection cache without Postfix's master(8), in the foreground.\nDurations are seconds, or such as 90s, 10m, 1h30m. Limits are each socket's.\n\n")
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
 		return o, err
 	} else if err != nil {
-		return o, errUsage
+		return o, fmt.Errorf("%w (scache serve -h tells of the flags)", err)
 	}
+	flags.Visit(func(f *flag.Flag) { o.modeGiven = o.modeGiven || f.Name == "mode" })
 	format, logFormatKnown := logFormats()[*logFormat]
 	permissions, err := strconv.ParseUint(*modeFlag, 8, 9)
 	switch {
@@ -130,6 +130,27 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	config.Quit = *handshake == "quit"
 	o.mode, o.logFormat = uint32(permissions), format
 	return o, err
+}
+
+// durationVar defines a flag for a duration, which may be plain seconds, as in main.cf.
+func durationVar(flags *flag.FlagSet, d *time.Duration, name string, value time.Duration, usage string) {
+	*d = value
+	flags.Var((*duration)(d), name, usage)
+}
+
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+func (d *duration) Set(text string) error {
+	seconds, err := strconv.Atoi(text)
+	if err == nil && 0 <= seconds && seconds <= math.MaxInt32 {
+		*d = duration(seconds) * duration(time.Second)
+		return nil
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = duration(parsed)
+	return err
 }
 
 func (o *serveOptions) addPath(path string) error {
@@ -165,7 +186,7 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closeSockets(sockets)
+	defer func() { closeSockets(sockets) }()
 	caches := service.caches()
 	for _, s := range sockets {
 		caches = append(caches, s.cache())
@@ -183,7 +204,8 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	// Before anybody can take us for the server.
 	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
 	next.startOnSignal(s, unix.SIGHUP)
-	switch err := before.takeOver(s, sockets); {
+	sockets, err = before.takeOver(s, sockets)
+	switch {
 	case errors.Is(err, server.ErrDied):
 		log.Warningf("%v: starting with an empty cache", err)
 		signal.Reset()
@@ -193,8 +215,13 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	case err != nil:
 		return err
 	}
-	for _, socket := range sockets {
-		log.Infof("version %s listening on %s", version, socket.path)
+	for _, path := range o.paths {
+		if o.modeGiven && before.there() { // the one that was taken over may have another
+			if err := os.Chmod(path, fs.FileMode(o.mode)); err != nil {
+				log.Warningf("-mode: %v", err)
+			}
+		}
+		log.Infof("version %s listening on %s", version, path)
 	}
 	service.ready()
 	err = s.Run()

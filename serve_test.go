@@ -162,6 +162,8 @@ func TestServeRefuses(t *testing.T) {
 	refused(t, 2, "not an octal number", "-socket", file, "-mode", "rw")
 	refused(t, 2, "-ttl-limit must be whole seconds", "-socket", file, "-ttl-limit", "1500ms")
 	refused(t, 2, "flag provided but not defined", "-socket", file, "-nonsense")
+	refused(t, 2, `invalid value "1x" for flag -ttl-limit`, "-socket", file, "-ttl-limit", "1x")
+	refused(t, 1, "the directory of the socket "+dir+"/none/s: ", "-socket", dir+"/none/s", "-ttl-limit", "60")
 }
 
 func TestServeStopsWhenIdle(t *testing.T) {

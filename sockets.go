@@ -99,7 +99,7 @@ func listen(path string, mode uint32) (s socket, err error) {
 	// yet listening, for a stale one.
 	directory, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return s, err
+		return s, fmt.Errorf("the directory of the socket %s: %w", path, err)
 	}
 	defer directory.Close()
 	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {

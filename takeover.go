@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -74,28 +75,33 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 	return none, nil
 }
 
-// takeOver makes s the server in the place of the one before. If none was there it does
-// nothing.
-func (b serverBefore) takeOver(s *server.Server, sockets []socket) error {
+// takeOver makes s the server in the place of the one before, and returns the sockets that are
+// ours then. If none was there it does nothing.
+func (b serverBefore) takeOver(s *server.Server, sockets []socket) ([]socket, error) {
 	if !b.there() {
-		return nil
+		return sockets, nil
 	}
 	predecessor, err := s.TakeOver(b.connection, b.through)
 	if err != nil {
-		return fmt.Errorf("take over: %w", err)
+		return sockets, fmt.Errorf("take over: %w", err)
 	}
 	for _, socket := range sockets {
 		if !s.Listens(socket.path) {
 			err := fmt.Errorf("another server than the one to take over from listens on %s", socket.path)
 			predecessor.Refuse(err.Error())
-			return err
+			return sockets, err
 		}
 	}
 	if err := predecessor.Confirm(); err != nil {
-		return fmt.Errorf("take over: %w", err)
+		return sockets, fmt.Errorf("take over: %w", err)
+	}
+	for _, name := range s.Added() {
+		if filepath.IsAbs(name) { // else it is systemd's, who removes it
+			sockets = append(sockets, socket{path: name, fd: -1})
+		}
 	}
 	claimSockets(sockets)
-	return nil
+	return sockets, nil
 }
 
 // successor is a process that is to take our place: this program's file, which may be another one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +163,28 @@ func TestTakeOverBySocket(t *testing.T) {
 		t.Errorf("exit status %d, log %q", status, log)
 	}
 	for _, path := range []string{a, b, c} {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is there still: %v", path, err)
+		}
+	}
+}
+
+// A socket that the flags do not name is served, and removed at the end; -mode holds for those they name.
+func TestTakeOverWithOtherFlags(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	first := startServe(t, a, "-socket", b)
+	second := startServe(t, a, "-mode", "0660", "-takeover")
+	io.Copy(io.Discard, first.log)
+	first.cmd.Wait()
+	for path, want := range map[string]fs.FileMode{a: 0o660, b: 0o600} {
+		finds(t, dial(t, path), "x")
+		if info, err := os.Lstat(path); err != nil || info.Mode() != fs.ModeSocket|want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+	second.stop(unix.SIGTERM)
+	for _, path := range []string{a, b} {
 		if _, err := os.Lstat(path); !os.IsNotExist(err) {
 			t.Errorf("%s is there still: %v", path, err)
 		}

@@ -99,6 +99,7 @@ type Server struct {
 
 	listeners []*listener
 	inherited []int // listening sockets that are ours, from the server before
+	added     []string
 	clients   map[*conn]struct{}
 	served    bool // there has been a client
 	adopted   bool // Adopt was called

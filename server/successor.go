@@ -270,6 +270,7 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 		cache = s.newCache(name)
 		cache.store.Advance(cache.now)
 		s.caches = append(s.caches, cache)
+		s.added = append(s.added, name)
 	}
 	s.dropGone(cache, r.Gone)
 	cache.store.SkipTo(r.Serial)
@@ -408,6 +409,9 @@ func (s *Server) begin() {
 		s.loop.Again(c.fd)
 	}
 }
+
+// Added returns the names of the caches that TakeOver has added.
+func (s *Server) Added() []string { return s.added }
 
 // Listens reports whether a cache has a listening socket.
 func (s *Server) Listens(name string) bool {
