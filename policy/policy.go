@@ -75,7 +75,9 @@ func (r *Rule) Explain() string {
 	switch {
 	case r.Keep == Unlimited:
 		add("any number of connections per endpoint")
-	case r.Keep > 0:
+	case r.Keep == 1:
+		add("1 connection per endpoint at most")
+	case r.Keep > 1:
 		add("%d connections per endpoint at most", r.Keep)
 	}
 	switch r.Order {
