@@ -49,13 +49,12 @@ type containers struct {
 
 func newContainers(t *testing.T) *containers {
 	t.Helper()
-	ctx := limit(t)
 	d := &containers{ids: map[string]string{}}
 	d.compose = composeCommand(t)
 	step := func(words ...string) {
 		t.Helper()
 		begun := time.Now()
-		_, err := command(ctx, words...)
+		_, err := command(limit(t), words...) // to make images takes minutes, each
 		must(t, err)
 		t.Logf("%s: %.1f s", strings.Join(words, " "), time.Since(begun).Seconds())
 	}
@@ -70,6 +69,7 @@ func newContainers(t *testing.T) *containers {
 		must(t, err)
 	})
 	step(d.line("up", "--detach", "--no-build")...)
+	ctx := limit(t)
 	for _, service := range []string{"scache", "postfix", "receiver-a", "receiver-b"} {
 		id, err := command(ctx, d.line("ps", "-q", service)...)
 		must(t, err)
