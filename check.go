@@ -24,7 +24,8 @@ func check(arguments []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("scache check", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", imageSocket, "`path` of the cache's UNIX-domain socket")
-	timeout := flags.Duration("timeout", 2*time.Second, "how long it may take in all")
+	var timeout time.Duration
+	durationVar(flags, &timeout, "timeout", 2*time.Second, "the `duration` that it may take in all")
 	switch err := flags.Parse(arguments); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -34,7 +35,7 @@ func check(arguments []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "scache check: unexpected argument:", flags.Arg(0))
 		return 2
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := lookUp(ctx, *socket); err != nil {
 		fmt.Fprintf(stderr, "scache check: no answer on %s: %v\n", *socket, err)

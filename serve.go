@@ -72,10 +72,10 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 	flags := flag.NewFlagSet("scache serve", flag.ContinueOnError)
 	flags.Func("socket", "`path` of the UNIX-domain socket to create and listen on (required, unless systemd passes sockets); given again: one more, with a cache of its own", o.addPath)
 	modeFlag := flags.String("mode", "0600", "permissions of the sockets, in `octal`")
-	durationVar(flags, &config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, whole seconds")
-	durationVar(flags, &config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: how often to log statistics")
-	durationVar(flags, &config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: how long a client may stop in mid-request")
-	durationVar(flags, &config.MaxIdle, "max-idle", 0, "as max_idle: exit after so long without a client; 0 is never")
+	durationVar(flags, &config.TTLLimit, "ttl-limit", 2*time.Second, "as connection_cache_ttl_limit: the longest time to live, a `duration` of whole seconds")
+	durationVar(flags, &config.StatusUpdateTime, "status-update-time", 600*time.Second, "as connection_cache_status_update_time: the `duration` between two statistics in the log")
+	durationVar(flags, &config.IPCTimeout, "ipc-timeout", 3600*time.Second, "as ipc_timeout: the `duration` for which a client may stop in mid-request")
+	durationVar(flags, &config.MaxIdle, "max-idle", 0, "as max_idle: exit after this `duration` without a client; 0 is never")
 	flags.IntVar(&config.Limits.Connections, "size-limit", 0, "as connection_cache_size_limit: connections in all; 0 is what the limit of open files allows")
 	flags.IntVar(&config.Limits.PerEndpoint, "endpoint-limit", 0, "as connection_cache_endpoint_limit: connections per endpoint; 0 is no limit")
 	flags.IntVar(&config.Limits.Bindings, "binding-limit", 1<<20, "as connection_cache_binding_limit: destinations' endpoints in all")
@@ -216,10 +216,8 @@ func serveSockets(o serveOptions, service *service) (err error) {
 		return err
 	}
 	for _, path := range o.paths {
-		if o.modeGiven && before.there() { // the one that was taken over may have another
-			if err := os.Chmod(path, fs.FileMode(o.mode)); err != nil {
-				log.Warningf("-mode: %v", err)
-			}
+		if info, err := os.Lstat(path); o.modeGiven && err == nil && info.Mode().Perm() != fs.FileMode(o.mode) {
+			log.Warningf("%s was taken over, and keeps its permissions: %#o, not -mode %#o", path, info.Mode().Perm(), o.mode)
 		}
 		log.Infof("version %s listening on %s", version, path)
 	}

@@ -16,7 +16,8 @@ import (
 type socket struct {
 	path    string
 	fd      int         // -1: another server listens on it, from which we take over
-	created fs.FileInfo // what was made at path; nil: not ours
+	created fs.FileInfo // what was made at path; nil: nothing
+	claimed bool        // it was taken over
 }
 
 // cache returns the cache of the socket.
@@ -49,36 +50,38 @@ func openSockets(paths []string, mode uint32, shared bool) (opened []socket, err
 }
 
 // closeSockets closes the sockets, and unlinks those that are still the ones that were
-// made.
+// made. What was made at a path that was taken over nobody knows: it is unlinked if it is a
+// socket on which nobody listens, now that the server has closed its own.
 func closeSockets(sockets []socket) {
 	for i := range sockets {
 		s := &sockets[i]
-		if s.created == nil {
-			continue
-		}
-		if s.fd >= 0 {
+		switch {
+		case s.claimed:
+			if unlock, err := lockDirectory(s.path); err == nil {
+				_ = clear(s.path) // or it is somebody else's
+				unlock()
+			}
+		case s.created != nil:
 			unix.Close(s.fd)
+			if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
+				os.Remove(s.path)
+			}
 		}
-		if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
-			os.Remove(s.path)
-		}
-		s.created = nil
+		s.claimed, s.created = false, nil
 	}
 }
 
 // claimSockets makes those ours on which another server listened.
 func claimSockets(sockets []socket) {
 	for i := range sockets {
-		if s := &sockets[i]; s.created == nil {
-			s.created, _ = os.Lstat(s.path) // if it is gone, there is nothing to unlink
-		}
+		sockets[i].claimed = sockets[i].created == nil
 	}
 }
 
 // leaveSockets makes closeSockets leave them alone: they are another process' now.
 func leaveSockets(sockets []socket) {
 	for i := range sockets {
-		sockets[i].created = nil
+		sockets[i].claimed, sockets[i].created = false, nil
 	}
 }
 
@@ -95,16 +98,11 @@ func listen(path string, mode uint32) (s socket, err error) {
 	if len(path) > longestPath {
 		return s, fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longestPath)
 	}
-	// Two that start at a time must not take each other's socket, bound but not
-	// yet listening, for a stale one.
-	directory, err := os.Open(filepath.Dir(path))
+	unlock, err := lockDirectory(path)
 	if err != nil {
-		return s, fmt.Errorf("the directory of the socket %s: %w", path, err)
+		return s, err
 	}
-	defer directory.Close()
-	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
-		return s, fmt.Errorf("flock %s: %w", directory.Name(), err)
-	}
+	defer unlock()
 	if err := clear(path); err != nil {
 		return s, err
 	}
@@ -118,6 +116,20 @@ func listen(path string, mode uint32) (s socket, err error) {
 		return s, err
 	}
 	return socket{path: path, fd: fd, created: created}, nil
+}
+
+// lockDirectory keeps out others of us that make sockets beside path: two that start at a time
+// must not take each other's, bound but not yet listening, for a stale one.
+func lockDirectory(path string) (unlock func(), err error) {
+	directory, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("the directory of the socket %s: %w", path, err)
+	}
+	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
+		directory.Close()
+		return nil, fmt.Errorf("flock %s: %w", directory.Name(), err)
+	}
+	return func() { directory.Close() }, nil
 }
 
 func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {
