@@ -55,7 +55,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetErr(stderr)
 	root.SetArgs(longFlags(root, arguments))
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	if a.screen.err != nil && (err == nil || errors.Is(err, errFound)) {
 		err = a.screen.err
 	}
 	if err != nil && !errors.Is(err, errFound) {

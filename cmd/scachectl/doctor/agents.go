@@ -41,8 +41,8 @@ func onDemandOnly(s *System, yield func(Finding)) {
 			"connections are cached on demand only",
 			"The queue manager asks for caching when deliveries to one destination follow each other within a second; "+
 				"mail that trickles in makes a connection each. Destinations that are listed are always cached for.")
-		if host := nextHop(s.Main["relayhost"]); host != "" && a.Prefix == "smtp_" {
-			f.Fix = []string{a.change("connection_cache_destinations", host)}
+		if hosts := s.relayHosts(a); len(hosts) > 0 {
+			f.Fix = []string{a.change("connection_cache_destinations", strings.Join(hosts, ", "))}
 		}
 		yield(f)
 	}
@@ -61,8 +61,28 @@ var (
 func nextHop(destination string) string { return hop.ReplaceAllString(destination, "$1") }
 
 // listed are the entries of the agent's connection_cache_destinations.
-func (a *Agent) listed() []string {
-	return strings.FieldsFunc(a.destinations(), func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+func (a *Agent) listed() []string { return words(a.destinations()) }
+
+func words(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+}
+
+// relayHosts are the relay hosts, by their bare names, of an agent that mail goes to them by. An
+// IPv6 address is none of them: in a list it would be a table.
+func (s *System) relayHosts(a *Agent) (hosts []string) {
+	carries := func(transport string) bool {
+		name, _, _ := strings.Cut(s.Main[transport], ":")
+		return name == a.Name
+	}
+	if a.Prefix != "smtp_" || !carries("default_transport") && !carries("relay_transport") {
+		return nil
+	}
+	for _, host := range words(s.Main["relayhost"]) {
+		if host = nextHop(host); !strings.Contains(host, ":") {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
 }
 
 func unmatchable(s *System, yield func(Finding)) {
@@ -88,18 +108,23 @@ func unmatchable(s *System, yield func(Finding)) {
 // relayNotListed: a list of recipients' domains matches nothing where mail goes by way of
 // a relay host (smtp/smtp_connect.c, smtp_connect_inet).
 func relayNotListed(s *System, yield func(Finding)) {
-	host := nextHop(s.Main["relayhost"])
 	for _, a := range s.Agents {
 		entries := a.listed()
-		table := func(entry string) bool { return strings.ContainsAny(entry, ":/") }
-		if host == "" || a.Prefix != "smtp_" || len(entries) == 0 || slices.Contains(entries, host) || slices.ContainsFunc(entries, table) {
+		tableOrNot := func(entry string) bool { return strings.ContainsAny(entry, ":/!") }
+		if len(entries) == 0 || slices.ContainsFunc(entries, tableOrNot) {
+			continue
+		}
+		missing := slices.DeleteFunc(s.relayHosts(a), func(host string) bool {
+			return slices.ContainsFunc(entries, func(entry string) bool { return strings.EqualFold(entry, host) })
+		})
+		if len(missing) == 0 {
 			continue
 		}
 		yield(a.finding("relay-not-listed", Warning,
-			fmt.Sprintf("%sconnection_cache_destinations does not list the relayhost, %s", a.Prefix, host),
+			fmt.Sprintf("%sconnection_cache_destinations does not list the relayhost, %s", a.Prefix, strings.Join(missing, ", ")),
 			"Postfix compares with the next hop. That is the relayhost for all mail that transport_maps do not send elsewhere, "+
 				"and never the recipient's domain: for this mail nothing is cached, except on demand.",
-			a.change("connection_cache_destinations", strings.Join(append(entries, host), ", "))))
+			a.change("connection_cache_destinations", strings.Join(append(entries, missing...), ", "))))
 	}
 }
 

@@ -243,6 +243,23 @@ func TestSeveralCaches(t *testing.T) {
 	}
 }
 
+// Who lists the relay hosts, by whatever spelling, or whose mail does not go there, is not told to.
+func TestRelayListed(t *testing.T) {
+	slow := edit{relayLine, "$1\nslow unix - - y - - smtp\n  -o smtp_connection_cache_destinations=example.org"}
+	for main, edits := range map[string][]edit{
+		"relayhost = [a.test]:587, [b.test]:587\nsmtp_connection_cache_destinations = a.test b.test": nil,
+		"relayhost = [Mail.test]:587\nsmtp_connection_cache_destinations = mail.Test":                nil,
+		"relayhost = [mail.test]\nsmtp_connection_cache_destinations = !mail.test, example.org":      nil,
+		"relayhost = [ipv6:2001:db8::1]:587\nsmtp_connection_cache_destinations = example.org":       nil,
+		"relayhost = [mail.test]":                          {slow},
+		"smtp_connection_cache_destinations = example.org": nil,
+	} {
+		if f, found := diagnose(t, instance(t, main, edits...))["relay-not-listed"]; found {
+			t.Errorf("%s: %+v", main, f)
+		}
+	}
+}
+
 func TestNoConfiguration(t *testing.T) {
 	_, err := Read(t.Context(), postconf.Instance{Directory: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "main.cf") {

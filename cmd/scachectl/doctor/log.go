@@ -16,7 +16,7 @@ type Log struct {
 	Lowered    string // the last warning about a time to live
 	Disabled   int    // agents that have given up on the cache
 	Throttled  int    // times that master(8) could not start the cache
-	Mended     bool   // a cache has been of use since the last of these two
+	Mended     bool   // a connection was reused since the last of these two
 }
 
 // syslogFiles is where syslog daemons keep mail's lines.
@@ -31,7 +31,6 @@ var (
 	lowered   = regexp.MustCompile(`connection_cache_ttl_limit lowers the time to live: (asked \d+s, granted \d+s)`)
 	disabled  = regexp.MustCompile(`warning: disabling connection caching`)
 	throttled = regexp.MustCompile(`master\[\d+\]: warning: .*/scache[^ ]*: bad command startup`)
-	serving   = regexp.MustCompile(`/scache[^ ]*\[\d+\]: statistics: `)
 )
 
 // readLog reads the end of Postfix's own log file, if it has one, else of syslog's.
@@ -72,8 +71,6 @@ func parseLog(path string, text []byte) Log {
 		case throttled.Match(line):
 			l.Throttled++
 			l.Mended = false
-		case serving.Match(line):
-			l.Mended = true
 		case delivered.Match(line):
 			l.Deliveries++
 			if reused.Match(line) {
@@ -89,7 +86,7 @@ func loggedTrouble(s *System, yield func(Finding)) {
 	l := s.Log
 	gaveUp, throttled, since := Warning, Error, ""
 	if l.Mended {
-		gaveUp, throttled, since = Note, Note, "; it has been of use since"
+		gaveUp, throttled, since = Note, Note, "; connections were reused since"
 	}
 	if l.Disabled > 0 {
 		yield(Finding{"gave-up", gaveUp, nil,

@@ -99,7 +99,7 @@ func (a *Agent) cacheName() string { return a.Settings["connection_cache_service
 var (
 	mainNames = []string{
 		"mail_version", "config_directory", "queue_directory", "daemon_directory", "mail_owner", "maillog_file",
-		"default_process_limit", "relayhost",
+		"default_process_limit", "relayhost", "default_transport", "relay_transport",
 	}
 	agentNames = []string{
 		"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
