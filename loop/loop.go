@@ -15,6 +15,7 @@ package loop
 import (
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -123,7 +124,13 @@ func (l *Loop) Wait(timeout time.Duration) error {
 		const longest = 1 << 30 // about 12 days; the kernel takes a C int
 		milliseconds = int(min((timeout+time.Millisecond-1)/time.Millisecond, longest))
 	}
-	n, err := unix.EpollWait(l.epoll, l.events[:], milliseconds)
+	n, err := l.waitBriefly(min(uint(milliseconds), brief))
+	if n == 0 && err == nil && uint(milliseconds) > brief {
+		if milliseconds > brief {
+			milliseconds -= brief
+		}
+		n, err = unix.EpollWait(l.epoll, l.events[:], milliseconds)
+	}
 	if err == unix.EINTR {
 		n, err = 0, nil // the caller computes the time-out anew
 	}
@@ -132,6 +139,20 @@ func (l *Loop) Wait(timeout time.Duration) error {
 		return fmt.Errorf("epoll_wait: %w", err)
 	}
 	return nil
+}
+
+// brief is how long, in milliseconds, a wait keeps the processor that Go's scheduler has given us: to
+// give it away and get it back costs more than a busy server's sleeps last. Others of this
+// process' goroutines wait for so long at most.
+const brief = 1
+
+func (l *Loop) waitBriefly(milliseconds uint) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
+		eventsPerTurn, uintptr(milliseconds), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // Dispatch calls the handlers that wanted another call, then those that Wait has
