@@ -59,6 +59,10 @@ const (
 	// maxUnread bounds how many descriptors are on their way to one client: the
 	// kernel bounds them by user, and others have the same one.
 	maxUnread = 8
+	// lastByte is what the kernel counts as unread still when it reports that all was read: it
+	// holds on to a byte of each message until it has told us (net/core/sock.c, sock_wfree), and
+	// would tell us nothing more. A message that is unread counts for hundreds.
+	lastByte = 1
 	// largestSpare is how large a shared buffer may grow before it is dropped.
 	largestSpare = 1 << 18
 )
@@ -133,7 +137,7 @@ func (c *conn) flush() bool {
 		return true
 	}
 	if c.handed >= maxUnread {
-		if unread, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err != nil || unread > 0 {
+		if unread, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ); err != nil || unread > lastByte {
 			return c.unsent(err)
 		}
 		c.handed = 0
