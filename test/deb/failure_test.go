@@ -132,15 +132,12 @@ func TestRemovalOfUnpacked(t *testing.T) {
 // A diversion by somebody else is not touched.
 func TestDivertedAlready(t *testing.T) {
 	purgeAfterwards(t)
-	divert := func(action string) {
-		does(t, "dpkg-divert", "--local", "--no-rename", "--divert", place+".mine", action, place)
-	}
-	divert("--add")
+	divert(t, "--add", place)
 	if told := fails(t, "dpkg", "-i", first.path); !strings.Contains(told, "is diverted already, by LOCAL") {
 		t.Errorf("no explanation:\n%s", told)
 	}
 	wantInPlace(t, stock)
-	divert("--remove")
+	divert(t, "--remove", place)
 	does(t, "dpkg", "--configure", "scache")
 	wantOurs(t, first)
 }
@@ -148,18 +145,20 @@ func TestDivertedAlready(t *testing.T) {
 // Nor is one of the manual page. It would divert the page of Postfix 3.10 to the same place as ours.
 func TestPageDivertedAlready(t *testing.T) {
 	purgeAfterwards(t)
-	const page = "/usr/share/man/man8/scache.8.gz"
-	divert := func(action string) {
-		does(t, "dpkg-divert", "--local", "--no-rename", "--divert", page+".mine", action, page)
-	}
-	divert("--add")
+	divert(t, "--add", page)
 	if told := fails(t, "dpkg", "-i", first.path); !strings.Contains(told, "clashes with 'local diversion of "+page) {
 		t.Errorf("no explanation:\n%s", told)
 	}
 	wantStock(t)
-	divert("--remove")
+	divert(t, "--remove", page)
 	does(t, "dpkg", "-i", first.path)
 	wantOurs(t, first)
+}
+
+// divert adds or removes an administrator's own diversion.
+func divert(t *testing.T, action, file string) {
+	t.Helper()
+	does(t, "dpkg-divert", "--local", "--no-rename", "--divert", file+".mine", action, file)
 }
 
 // Postfix goes, by force, and comes back.
