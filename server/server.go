@@ -256,7 +256,7 @@ func (s *Server) newCache(name string) *cache {
 
 // yieldAfter is how long the loop works before it lets other goroutines run of its own accord. After
 // 10 ms the Go runtime would make it: its monitor takes the processor away in the middle of a
-// turn, and watches thousands of times a second from then on, for 1 to 2 % of all time.
+// turn, and watches hundreds of times a second from then on, for 1 to 2 % of all time.
 const yieldAfter = 4 * time.Millisecond
 
 // Run serves until Stop is called, the parent hangs up, or there was no client for
