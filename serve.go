@@ -223,6 +223,7 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	}
 	service.ready()
 	err = s.Run()
+	before.waitForEnd()
 	if errors.Is(err, server.ErrSucceeded) {
 		leaveSockets(sockets)
 		return nil

@@ -40,6 +40,22 @@ func (b serverBefore) close() {
 	}
 }
 
+// waitForEnd waits, for a moment at most, until the server before has let go of its sockets: it closes the
+// connection after them. What listens on them afterwards is somebody else's.
+func (b serverBefore) waitForEnd() {
+	if !b.there() {
+		return
+	}
+	moment := unix.Timeval{Sec: 1}
+	err := errors.Join(unix.SetNonblock(b.connection, false), unix.SetsockoptTimeval(b.connection, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &moment))
+	if err != nil {
+		return
+	}
+	for err = unix.EINTR; err == unix.EINTR; {
+		_, err = unix.Read(b.connection, make([]byte, 1))
+	}
+}
+
 // findServerBefore connects to the server that has started us, or, with -takeover, to one that
 // listens on one of our sockets.
 func findServerBefore(o serveOptions) (serverBefore, error) {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -136,6 +139,57 @@ func TestHangUpReplacesTheProcess(t *testing.T) {
 		if _, err := os.Lstat(path); (err == nil) != want {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// The server before may see connections off still: its successor leaves no socket behind all the same.
+func TestSuccessorEndsFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own")
+	s, err := manager.Start(manager.Config{
+		Binary:    binary,
+		Arguments: []string{"-socket", path, "-ttl-limit", "1h", "-close-handshake", "quit"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	wantNext(t, s, "READY", "1")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	near, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := near.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(t, path).SaveEndpoint(t.Context(), time.Second, "silent", "", file); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	near.Close()
+	far, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	far.SetDeadline(time.Now().Add(patience))
+	if line, err := bufio.NewReader(far).ReadString('\n'); line != "QUIT\r\n" { // and no reply
+		t.Fatalf("%q, %v", line, err)
+	}
+	pid := hangUp(t, s, s.PID())
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status, log, err := s.Wait(); status != 0 || err != nil {
+		t.Errorf("exit status %d, %v, log %q", status, err, log)
+	}
+	if _, err := os.Lstat(path); !os.IsNotExist(err) {
+		t.Errorf("%s is there still: %v", path, err)
 	}
 }
 

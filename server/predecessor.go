@@ -185,6 +185,7 @@ func (t *transfer) finish() {
 		return
 	}
 	s.succeeded = true
+	s.leaveListeners()
 	if s.config.Succeeded != nil {
 		s.config.Succeeded(pid)
 	}
@@ -412,6 +413,16 @@ func monotonic() int64 {
 		panic(fmt.Errorf("clock_gettime: %w", err)) // it has no way to fail
 	}
 	return now.Nano()
+}
+
+// leaveListeners closes our descriptors of the listening sockets, before anybody hears of the successor:
+// when it closes its own nobody listens any longer, whomever we see off still.
+func (s *Server) leaveListeners() {
+	s.beginStop()
+	for _, l := range s.listeners {
+		unix.Close(l.fd)
+	}
+	s.listeners, s.inherited = nil, nil
 }
 
 // release closes our descriptors of what another process has, or has kept, and so takes nothing from

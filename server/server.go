@@ -144,7 +144,7 @@ func (t *timer) due() { t.call() }
 // for that of client memory.
 type Cache struct {
 	Name      string // in the log, if there are several
-	Listeners []int  // listening sockets, which stay the caller's; they are made non-blocking
+	Listeners []int  // listening sockets, made non-blocking; they stay the caller's, but are closed when another process takes over
 }
 
 // New returns a server for the clients of one or more caches.

@@ -66,7 +66,11 @@ func run(t *testing.T, change func(*Config)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(listener) })
+	t.Cleanup(func() {
+		if r.Server == nil || !r.succeeded { // else it is closed, and its number may be another file's
+			unix.Close(listener)
+		}
+	})
 	if err := unix.Bind(listener, &unix.SockaddrUnix{Name: r.path}); err != nil {
 		t.Fatal(err)
 	}
