@@ -14,7 +14,7 @@ import (
 // CachedConnection is an entry of Connections.
 type CachedConnection struct {
 	Endpoint, Property string
-	Age                time.Duration // since it was saved
+	Age                time.Duration // since it was saved, when the list began
 	Remaining          time.Duration // until it expires
 	Kind               string        // tcp, udp, unix, socket (of another kind), or file (all else)
 	Remote             string        // the far end's address, if it has one
@@ -26,7 +26,7 @@ type CachedConnection struct {
 // Binding is an entry of Bindings.
 type Binding struct {
 	Destination, Endpoint, Property string
-	Age                             time.Duration // since it was first saved
+	Age                             time.Duration // since it was first saved, when the list began
 	Remaining                       time.Duration
 }
 

@@ -8,14 +8,14 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// list begins to list what is cached.
+// list begins to list what is cached. Ages and times to live are those of now, for all of the list.
 func (s *session) list(kind string) {
-	walk := s.cache.store.Walk()
+	walk, now := s.cache.store.Walk(), s.cache.now
 	switch kind {
 	case "connections":
-		s.beginList(func() bool { return s.listConnection(&walk) })
+		s.beginList(func() bool { return s.listConnection(&walk, now) })
 	case "bindings":
-		s.beginList(func() bool { return s.listBinding(&walk) })
+		s.beginList(func() bool { return s.listBinding(&walk, now) })
 	default:
 		s.refuseAdmin("there is no list of %q, but of connections, and of bindings", kind)
 	}
@@ -37,7 +37,7 @@ func (s *session) beginList(entry errand) {
 // list would keep the others waiting for longer than what they ask for takes.
 const describeCost = 7 * bindingsPerMessage
 
-func (s *session) listConnection(walk *store.Walk) (done bool) {
+func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)
 	if c != nil {
 		s.cache.passed += describeCost
@@ -45,7 +45,7 @@ func (s *session) listConnection(walk *store.Walk) (done bool) {
 		kind, remote := s.cache.describe(c.FD())
 		r.text("connection", string(c.Endpoint()))
 		r.text("property", string(c.Property()))
-		s.times(&r, c.Saved(), c.Deadline())
+		r.times(now, c.Saved(), c.Deadline())
 		r.text("kind", kind)
 		r.text("remote", remote)
 		r.number("uses", c.Returned())
@@ -54,21 +54,20 @@ func (s *session) listConnection(walk *store.Walk) (done bool) {
 	return !more
 }
 
-func (s *session) listBinding(walk *store.Walk) (done bool) {
+func (s *session) listBinding(walk *store.Walk, now timerwheel.Tick) (done bool) {
 	b, any, more := s.cache.store.NextBinding(walk)
 	if any {
 		r := reply{s.out}
 		r.text("binding", string(b.Destination))
 		r.text("endpoint", string(b.Endpoint))
 		r.text("property", string(b.Property))
-		s.times(&r, b.Saved(), b.Deadline)
+		r.times(now, b.Saved(), b.Deadline)
 		s.out = proto.AppendEnd(r.out)
 	}
 	return !more
 }
 
-func (s *session) times(r *reply, saved, deadline timerwheel.Tick) {
-	now := s.cache.now
+func (r *reply) times(now, saved, deadline timerwheel.Tick) {
 	r.number("age", int(now-min(saved, now)))
 	r.number("remaining", int(max(deadline, now)-now))
 }

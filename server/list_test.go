@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +60,8 @@ func ask(t *testing.T, fd int, op proto.AdminOp, arguments ...string) map[string
 }
 
 // While a client lists 15,000 connections and does not read, others are served, connections come
-// and go, and it costs the server a buffer; then it reads, and gets each that was there all the time once.
+// and go, and it costs the server a buffer; then it reads, and gets each that was there all the time once, by
+// their ages of when the list began.
 func TestListWhileOthersWork(t *testing.T) {
 	var files unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
@@ -109,16 +111,28 @@ func TestListWhileOthersWork(t *testing.T) {
 		t.Errorf("%d bytes are kept of a list that is not read", bytes)
 	}
 	seen := map[string]bool{}
+	ages := map[string]int{}
+	var err error
 	for e := list.next(); len(e) > 0; e = list.next() {
 		label := e["connection"]
 		if seen[label] {
 			t.Fatalf("%s is listed twice", label)
 		}
 		seen[label] = true
+		if ages[label], err = strconv.Atoi(e["age"]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for i := range many {
-		if label := name(i); !seen[label] && !gone[label] && !moved[label] {
+	oldest := 0 // of those looked at so far
+	for i := many - 1; i >= 0; i-- {
+		switch label := name(i); {
+		case gone[label] || moved[label]:
+		case !seen[label]:
 			t.Fatalf("%s is not listed", label)
+		case ages[label] < oldest:
+			t.Fatalf("%s is %d ms old, and one that was saved later %d", label, ages[label], oldest)
+		default:
+			oldest = ages[label]
 		}
 		if later := name(many + i); seen[later] {
 			t.Fatalf("%s is listed, which was saved after the list began", later)
