@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/proto"
 )
 
@@ -36,7 +38,11 @@ func TestCheckOfAServer(t *testing.T) {
 	wantCheck(t, 0, "answers on "+socket, "-socket", socket)
 
 	// It is there, and clients connect, but it serves nobody.
-	s.cmd.Process.Signal(unix.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := lab.Stop(ctx, s.cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
 	wantCheck(t, 1, "deadline exceeded", "-socket", socket, "-timeout", "100ms")
 	s.cmd.Process.Signal(unix.SIGCONT)
 	wantCheck(t, 0, "answers on "+socket, "-socket", socket)

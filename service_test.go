@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -173,12 +172,9 @@ func TestServiceWatchdog(t *testing.T) {
 	for range 3 {
 		wantNext(t, s, "WATCHDOG", "1")
 	}
-	if err := s.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := lab.Poll(ctx, func() bool { return stopped(s.PID()) }); err != nil {
+	if err := lab.Stop(ctx, s.PID()); err != nil {
 		t.Fatal(err)
 	}
 	drain(t, s)
@@ -203,17 +199,6 @@ func drain(t *testing.T, s *manager.Service) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// stopped reports whether all threads of a process are.
-func stopped(pid int) bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	for _, thread := range threads {
-		if status, err := os.ReadFile(thread); err == nil && !strings.Contains(string(status), "State:\tT") {
-			return false
-		}
-	}
-	return len(threads) > 0
 }
 
 // A manager that cannot be told is a line in the log, and no more.

@@ -2,12 +2,14 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Process is one of the instance's daemons.
@@ -128,6 +130,22 @@ func parseUIDs(status string) (uids []int) {
 		uids = append(uids, uid)
 	}
 	return uids
+}
+
+// Stop stops a process by SIGSTOP, and returns when all its threads stand still: the signal takes a moment.
+func Stop(ctx context.Context, pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return Poll(ctx, func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, thread := range threads {
+			if status, err := os.ReadFile(thread); err == nil && !bytes.Contains(status, []byte("\nState:\tT")) {
+				return false
+			}
+		}
+		return len(threads) > 0
+	})
 }
 
 // OwnerUID is mail_owner's.

@@ -84,16 +84,3 @@ func (d *Daemon) Credentials() (uid, gid int, root, cwd string, err error) {
 	}
 	return uid, gid, root, cwd, err
 }
-
-// State is the daemon's state as in ps(1), such as 'S' for sleeping and 'T' for
-// stopped by a signal.
-func (d *Daemon) State() (byte, error) {
-	text, err := os.ReadFile(d.proc("stat"))
-	if err != nil {
-		return 0, err
-	}
-	if _, rest, ok := strings.Cut(string(text), ") "); ok && rest != "" {
-		return rest[0], nil
-	}
-	return 0, fmt.Errorf("master: odd stat %q", text)
-}

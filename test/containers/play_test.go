@@ -278,7 +278,7 @@ func (p *player) killed() error {
 func (p *player) stopped() {
 	p.Helper()
 	cache := p.cachePID()
-	must(p.T, syscall.Kill(cache, syscall.SIGSTOP))
+	must(p.T, lab.Stop(p.ctx, cache))
 	err := p.check(p.ctx, "-timeout", "200ms")
 	must(p.T, syscall.Kill(cache, syscall.SIGCONT))
 	if err == nil || !strings.Contains(err.Error(), "no answer on /run/scache/socket: context deadline exceeded") {

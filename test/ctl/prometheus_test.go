@@ -255,7 +255,7 @@ func TestExporterAgrees(t *testing.T) {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 	// A cache that is gone, or stands still, costs a scrape its time limit and no more.
-	must(t, s.cmd.Process.Signal(syscall.SIGSTOP))
+	must(t, lab.Stop(limit(t), s.cmd.Process.Pid))
 	if text := get(t, "http://"+address+"/metrics"); !strings.Contains(text, `scache_up{socket="`+s.socket+`"} 0`) {
 		t.Errorf("a stopped server is up:\n%s", text)
 	}

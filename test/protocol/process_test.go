@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/internal/master"
 )
 
@@ -122,13 +124,11 @@ func TestReloadAnswersWhatHasArrived(t *testing.T) {
 		clients[i] = d.dial()
 	}
 	clients[0].inStep()
-	d.Signal(syscall.SIGSTOP)
-	eventually(t, func() error {
-		if !d.stopped() {
-			return errNotYet
-		}
-		return nil
-	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := lab.Stop(ctx, d.PID); err != nil {
+		t.Fatal(err)
+	}
 	for i, c := range clients {
 		if i%2 == 0 {
 			c.send(findEndp("x"))
@@ -301,14 +301,4 @@ func TestNothingSurvives(t *testing.T) {
 			t.Fatal("a connection outlives the daemon")
 		}
 	}
-}
-
-// stopped tells whether the daemon is stopped by a signal.
-func (d *daemon) stopped() bool {
-	d.t.Helper()
-	state, err := d.State()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return state == 'T'
 }
