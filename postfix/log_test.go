@@ -82,6 +82,29 @@ func TestLogLines(t *testing.T) {
 	})
 }
 
+// A full socket is waited for, while there is patience left.
+func TestLogWaits(t *testing.T) {
+	path := t.TempDir() + "/log"
+	c := listenDatagram(t, path)
+	l, now := newTestLog(t, path)
+	d := l.sinks[0].out.(*datagram)
+	d.refill = now.Add(time.Hour)
+	lines := 0
+	for ; l.Dropped() == 0; lines++ {
+		l.Infof("%d", lines)
+	}
+	d.patience = time.Minute
+	got := make(chan []string)
+	time.AfterFunc(10*time.Millisecond, func() { got <- texts(received(t, c)) })
+	l.Infof("waits")
+	all := append(<-got, texts(received(t, c))...)
+	wantEqual(t, "lost", l.Dropped(), 1)
+	wantSlice(t, "the last", all[lines-1:], []string{"warning: 1 log lines were lost", "waits"})
+	if d.patience >= time.Minute {
+		t.Error("no patience was needed")
+	}
+}
+
 // A full socket drops lines; the next that it takes is preceded by their number.
 func TestLogFull(t *testing.T) {
 	path := t.TempDir() + "/log"

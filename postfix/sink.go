@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// output takes a finished line or refuses it; it never waits.
+// output takes a finished line or refuses it; it waits for a moment at most.
 type output interface {
 	send(line []byte, now time.Time) bool
 	close()
@@ -49,12 +49,19 @@ func (s *sink) try(r record) bool {
 // that went away: an attempt costs system calls, and it may be gone for long.
 const reconnectPause = time.Second
 
+// fullPatience is how long a full log is waited for, in all, in each second. Its queue may hold no more than ten
+// lines (net.unix.max_dgram_qlen), of all of Postfix. All clients wait as well.
+const fullPatience = 20 * time.Millisecond
+
 // datagram is a connection to syslogd(8) or postlogd(8). It is connected before
 // the jail is entered, and kept, because the path may not exist inside.
 type datagram struct {
 	path  string
 	fd    int       // -1: never connected
 	retry time.Time // no attempt to reconnect before this time
+
+	patience time.Duration // what is left of fullPatience
+	refill   time.Time     // when that is renewed
 }
 
 // dialDatagram connects to a log socket. If there is none now, the first line
@@ -86,11 +93,14 @@ func (d *datagram) close() {
 	}
 }
 
-// send gives the line to the log daemon. A full socket refuses it; any other
+// send gives the line to the log daemon. A socket that stays full refuses it; any other
 // failure means that the daemon went away, and is worth an attempt to find the
 // one that took its place.
 func (d *datagram) send(line []byte, now time.Time) bool {
 	err := d.try(line)
+	for err == unix.EAGAIN && d.hasRoom(now) {
+		err = d.try(line)
+	}
 	if err == nil {
 		return true
 	}
@@ -99,6 +109,23 @@ func (d *datagram) send(line []byte, now time.Time) bool {
 	}
 	d.retry = now.Add(reconnectPause)
 	return d.connect() && d.try(line) == nil
+}
+
+// hasRoom waits for a socket that is full, as long as there is patience left.
+func (d *datagram) hasRoom(now time.Time) bool {
+	if !now.Before(d.refill) {
+		d.patience, d.refill = fullPatience, now.Add(time.Second)
+	}
+	for d.patience >= time.Millisecond {
+		begun := time.Now()
+		poll := []unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(poll, int(d.patience/time.Millisecond))
+		d.patience -= time.Since(begun)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+	return false
 }
 
 func (d *datagram) try(line []byte) error {
