@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"net"
 	"os/exec"
@@ -38,9 +37,7 @@ func TestCheckOfAServer(t *testing.T) {
 	wantCheck(t, 0, "answers on "+socket, "-socket", socket)
 
 	// It is there, and clients connect, but it serves nobody.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := lab.Stop(ctx, s.cmd.Process.Pid); err != nil {
+	if err := lab.Stop(limit(t), s.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	wantCheck(t, 1, "deadline exceeded", "-socket", socket, "-timeout", "100ms")

@@ -89,9 +89,7 @@ func (s *serving) stop(number os.Signal) (status int, log string) {
 // refused runs a command line that cannot work.
 func refused(t *testing.T, status int, want string, arguments ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, append([]string{"serve"}, arguments...)...)
+	cmd := exec.CommandContext(limit(t), binary, append([]string{"serve"}, arguments...)...)
 	out, err := cmd.CombinedOutput()
 	if err == nil || cmd.ProcessState.ExitCode() != status {
 		t.Errorf("%q: %v, want exit status %d", arguments, err, status)

@@ -21,6 +21,13 @@ import (
 // patience bounds every wait; what is asserted is never how long something took.
 const patience = 20 * time.Second
 
+// limit is a context that ends with the test, or with its patience.
+func limit(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func startService(t *testing.T, config manager.Config) *manager.Service {
 	t.Helper()
 	config.Binary = binary
@@ -172,9 +179,7 @@ func TestServiceWatchdog(t *testing.T) {
 	for range 3 {
 		wantNext(t, s, "WATCHDOG", "1")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := lab.Stop(ctx, s.PID()); err != nil {
+	if err := lab.Stop(limit(t), s.PID()); err != nil {
 		t.Fatal(err)
 	}
 	drain(t, s)

@@ -2,11 +2,9 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/scache/scache/client"
+	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/internal/manager"
 	"github.com/scache/scache/proto"
 )
@@ -145,38 +144,17 @@ func TestHangUpReplacesTheProcess(t *testing.T) {
 // The server before may see connections off still: its successor leaves no socket behind all the same.
 func TestSuccessorEndsFirst(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own")
-	s, err := manager.Start(manager.Config{
-		Binary:    binary,
-		Arguments: []string{"-socket", path, "-ttl-limit", "1h", "-close-handshake", "quit"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s := startService(t, manager.Config{Arguments: []string{"-socket", path, "-ttl-limit", "1h", "-close-handshake", "quit"}})
 	wantNext(t, s, "READY", "1")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	near, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := near.(*net.TCPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dial(t, path).SaveEndpoint(t.Context(), time.Second, "silent", "", file); err != nil {
-		t.Fatal(err)
-	}
-	file.Close()
-	near.Close()
-	far, err := listener.Accept()
+	near, far, err := lab.TCPPair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer far.Close()
+	if err := dial(t, path).SaveEndpoint(t.Context(), time.Second, "silent", "", near); err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
 	far.SetDeadline(time.Now().Add(patience))
 	if line, err := bufio.NewReader(far).ReadString('\n'); line != "QUIT\r\n" { // and no reply
 		t.Fatalf("%q, %v", line, err)
@@ -319,9 +297,7 @@ func TestTakeOverOfPassedSocketsFromTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	successor := exec.CommandContext(ctx, binary, "serve")
+	successor := exec.CommandContext(limit(t), binary, "serve")
 	successor.ExtraFiles = []*os.File{ours}
 	successor.Env = append(os.Environ(), predecessorVariable+"=3")
 	out, _ := successor.CombinedOutput()

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/store"
 )
 
@@ -399,21 +400,12 @@ func TestBehindAMisplacedDescriptor(t *testing.T) {
 }
 
 // lingeringSocket returns a connection whose close blocks for a minute.
-func lingeringSocket(t *testing.T) (conn *net.TCPConn, peer net.Conn) {
+func lingeringSocket(t *testing.T) (conn, peer *net.TCPConn) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	conn, peer, err := lab.TCPPair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	dialed, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if peer, err = listener.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	conn = dialed.(*net.TCPConn)
 	conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	for err == nil { // until the peer, who does not read, takes no more
 		_, err = conn.Write(make([]byte, 1<<16))

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scache/scache/internal/lab"
 )
 
 // PROTOCOL.md, "The cache": descriptors of every kind are cached, and come back
@@ -35,22 +37,13 @@ func descriptor(t testing.TB, c interface{ File() (*os.File, error) }) int {
 
 func tcpPair(t testing.TB) (near, far int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
+	dialed, accepted, err := lab.TCPPair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dialed.Close()
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer accepted.Close()
-	return descriptor(t, dialed.(*net.TCPConn)), descriptor(t, accepted.(*net.TCPConn))
+	return descriptor(t, dialed), descriptor(t, accepted)
 }
 
 // talk sends something from one descriptor to the other.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/scache/scache/client"
+	"github.com/scache/scache/internal/lab"
 )
 
 const socket = "/var/spool/postfix/private/scache-systemd"
@@ -74,24 +75,15 @@ func passThrough(t *testing.T, m *machine) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
 	var peers []net.Conn
 	for range 2 {
-		connection, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		peer, err := listener.Accept()
+		connection, peer, err := lab.TCPPair()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { peer.Close() })
 		peers = append(peers, peer)
-		if err := c.SaveEndpoint(t.Context(), time.Hour, "x", "", connection.(*net.TCPConn)); err != nil {
+		if err := c.SaveEndpoint(t.Context(), time.Hour, "x", "", connection); err != nil {
 			t.Fatal(err)
 		}
 		connection.Close()
