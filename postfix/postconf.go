@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -115,10 +116,42 @@ func (p *postconf) arguments(pid string) []string {
 	return args
 }
 
+// run runs postconf(1), which reads master.cf whatever it is asked, and ends at a mistake there. A
+// daemon does not read that file, and mail goes on while somebody edits it. So postconf(1) is asked
+// again where there is none; its first word is a warning then.
 func (p *postconf) run(options, names []string) (answer, error) {
+	a, err := p.runIn("", "", options, names)
+	if err == nil {
+		return a, nil
+	}
+	mistake := masterMistake.FindStringSubmatch(err.Error())
+	if mistake == nil {
+		return a, err
+	}
+	alone, failed := os.MkdirTemp("", "scache-")
+	if failed != nil {
+		return a, err
+	}
+	defer os.RemoveAll(alone)
+	if os.Symlink(filepath.Join(mistake[1], "main.cf"), filepath.Join(alone, "main.cf")) != nil {
+		return a, err
+	}
+	a, failed = p.runIn(alone, mistake[1], options, names)
+	a.warnings = append(a.warnings, err.Error())
+	return a, failed
+}
+
+// masterMistake is postconf(1) on what is wrong in master.cf (postconf/postconf_master.c).
+var masterMistake = regexp.MustCompile(`^file (/.*)/master\.cf: line \d+: `)
+
+// runIn runs postconf(1) with its files in a directory, as if that were real; empty: where they are.
+func (p *postconf) runIn(directory, real string, options, names []string) (answer, error) {
 	path, err := p.find()
 	if err != nil {
 		return answer{}, err
+	}
+	if directory != "" {
+		options = append([]string{"-c", directory, "-o", "config_directory=" + real}, options...)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.limit)
 	defer cancel()
@@ -132,7 +165,11 @@ func (p *postconf) run(options, names []string) (answer, error) {
 	if ctx.Err() != nil {
 		return answer{}, fmt.Errorf("%s: no answer within %v", path, p.limit)
 	}
-	said := p.messages(stderr.String())
+	text := stderr.String()
+	if directory != "" {
+		text = strings.ReplaceAll(text, directory, real)
+	}
+	said := p.messages(text)
 	if err != nil {
 		return answer{warnings: mainWarnings(said)}, p.failure(path, said, err)
 	}

@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -212,6 +213,45 @@ func TestPostconfWarnings(t *testing.T) {
 	wantSlice(t, "warnings", a.warnings, []string{
 		os.Getenv("MAIL_CONFIG") + "/main.cf, line 5: overriding earlier entry: max_idle=1",
 	})
+}
+
+// A daemon does not read master.cf, nor does it end at a mistake there; one in main.cf it sees.
+func TestPostconfMasterCf(t *testing.T) {
+	needPostconf(t)
+	dir, temp := t.TempDir(), t.TempDir()
+	t.Setenv("MAIL_CONFIG", dir)
+	t.Setenv("TMPDIR", temp)
+	master := filepath.Join(dir, "master.cf")
+	if err := os.WriteFile(master, []byte("scache unix - - y - 1 scache\nsubmission inet n - n -\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := postconf{program: "scache", limit: postconfLimit}
+	for _, c := range []struct{ mainCf, want string }{
+		{"max_idle = 3\nmax_idle = 4\nsyslog_name = $config_directory\n", ""},
+		{"max_idle\n", dir + "/main.cf, line 3: missing '=' after attribute name: \"max_idle\""},
+	} {
+		writeMainCf(t, dir, "compatibility_level = 3.6\nmyhostname = mail.example.com\n"+c.mainCf)
+		a, err := p.ask(paramNames...)
+		if c.want != "" {
+			if err == nil || err.Error() != c.want {
+				t.Errorf("error %v, want %s", err, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "max_idle", a.values["max_idle"], "4")
+		wantEqual(t, "configuration", a.values["config_directory"], dir)
+		wantEqual(t, "name", a.values["syslog_name"], dir)
+		wantSlice(t, "warnings", a.warnings, []string{
+			dir + "/main.cf, line 4: overriding earlier entry: max_idle=3",
+			"file " + master + ": line 2: bad field count",
+		})
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
 
 // Commands that are not postconf(1), or one that hangs, give an error in time.
