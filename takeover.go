@@ -77,11 +77,19 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 		if err != nil {
 			return none, fmt.Errorf("socket: %w", err)
 		}
+		// Connecting waits while the listen queue of a server that hangs is full.
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+			unix.Close(fd)
+			return none, fmt.Errorf("SO_SNDTIMEO: %w", err)
+		}
 		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 		case nil:
 			return serverBefore{fd, path}, nil
 		case unix.ENOENT, unix.ECONNREFUSED:
 			unix.Close(fd)
+		case unix.EAGAIN:
+			unix.Close(fd)
+			return none, fmt.Errorf("connect to %s: the server there does not accept clients", path)
 		default:
 			unix.Close(fd)
 			return none, fmt.Errorf("connect to %s: %w", path, err)

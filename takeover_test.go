@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -243,6 +244,30 @@ func TestTakeOverFromTwo(t *testing.T) {
 			t.Errorf("%s is there still: %v", path, err)
 		}
 	}
+}
+
+// A server that hangs, and whose listen queue is full, is not waited for.
+func TestTakeOverFromFullQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "full")
+	address := &unix.SockaddrUnix{Name: path}
+	newSocket := func(kind int) int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|kind, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	listener := newSocket(0)
+	if err := errors.Join(unix.Bind(listener, address), unix.Listen(listener, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for err := error(nil); err != unix.EAGAIN; {
+		if err = unix.Connect(newSocket(unix.SOCK_NONBLOCK), address); err != nil && err != unix.EAGAIN {
+			t.Fatal(err)
+		}
+	}
+	refused(t, 1, "the server there does not accept clients", "-socket", path, "-takeover")
 }
 
 // Only the server's own user takes over, even if the socket is open to all; and nobody takes over
