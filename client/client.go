@@ -31,7 +31,7 @@ var (
 	// ErrNotFound is returned by the finds when nothing is cached.
 	ErrNotFound = errors.New("scache: not found")
 	// ErrRefused is returned when the server could not do what it was asked to:
-	// it has no room for a descriptor, or takes the request for malformed.
+	// it has no room for a descriptor or for the texts, or takes the request for malformed.
 	ErrRefused = errors.New("scache: refused by the server")
 	// ErrBroken is returned by a Client that has failed in the middle of an
 	// earlier request, and is of no more use.
@@ -93,7 +93,7 @@ func (c *Client) SaveEndpoint(ctx context.Context, ttl time.Duration, endpoint, 
 			return err
 		}
 		if string(reply) != proto.DummyMessage {
-			return statusOf(reply)
+			return statusOfSave(reply)
 		}
 		if err := c.sendDescriptor(raw); err != nil {
 			return err
@@ -102,10 +102,7 @@ func (c *Client) SaveEndpoint(ctx context.Context, ttl time.Duration, endpoint, 
 		if err != nil {
 			return err
 		}
-		if err := statusOf(reply); err != ErrNotFound {
-			return err
-		}
-		return ErrRefused // status 2 is "no descriptor received" here
+		return statusOfSave(reply)
 	})
 }
 
@@ -132,7 +129,7 @@ func (c *Client) SaveDestination(ctx context.Context, ttl time.Duration, destina
 		if err != nil {
 			return err
 		}
-		return statusOf(reply)
+		return statusOfSave(reply)
 	})
 }
 
@@ -221,6 +218,14 @@ func statusOf(msg []byte) error {
 		return nil
 	case reply.Status == proto.Failed:
 		return ErrNotFound
+	}
+	return ErrRefused
+}
+
+// statusOfSave is statusOf for a save, where status 2 says that there was no room, or no descriptor.
+func statusOfSave(msg []byte) error {
+	if err := statusOf(msg); err != ErrNotFound {
+		return err
 	}
 	return ErrRefused
 }

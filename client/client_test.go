@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,9 @@ import (
 
 // socket is where a server of this test listens.
 var socket string
+
+// textLimit is how many bytes of texts it keeps.
+const textLimit = 8 << 20
 
 func TestMain(m *testing.M) {
 	os.Exit(withServer(m.Run))
@@ -38,7 +42,7 @@ func withServer(run func() int) int {
 		return 1
 	}
 	socket = filepath.Join(dir, "socket")
-	server := exec.Command(binary, "serve", "-socket", socket, "-ttl-limit", "60s")
+	server := exec.Command(binary, "serve", "-socket", socket, "-ttl-limit", "60s", "-text-limit", strconv.Itoa(textLimit))
 	log, err := server.StderrPipe()
 	if err != nil {
 		panic(err)
@@ -183,6 +187,23 @@ func TestLongTexts(t *testing.T) {
 	found.File.Close()
 	if found.DestinationProperty != long+"d" || found.EndpointProperty != long+"e" {
 		t.Error("the properties came back different")
+	}
+}
+
+// Texts that there is no room for are refused, and the client goes on.
+func TestTooLongTexts(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	long := strings.Repeat("x", textLimit)
+	conn := dialReceiver()
+	defer conn.Close()
+	if err := c.SaveDestination(ctx, time.Minute, long, "", "too long"); err != client.ErrRefused {
+		t.Errorf("destination: %v, want ErrRefused", err)
+	}
+	if err := c.SaveEndpoint(ctx, time.Minute, "too long", long+"x", conn); err != client.ErrRefused {
+		t.Errorf("endpoint: %v, want ErrRefused", err)
+	}
+	if _, err := c.FindEndpoint(ctx, "too long"); err != client.ErrNotFound {
+		t.Errorf("%v, want ErrNotFound", err)
 	}
 }
 

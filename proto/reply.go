@@ -6,7 +6,7 @@ type Status byte
 const (
 	OK     Status = 0 // done
 	Bad    Status = 1 // the request was malformed
-	Failed Status = 2 // nothing found, or no descriptor received
+	Failed Status = 2 // nothing found, no room, or no descriptor received
 	Denied Status = 3 // an admin request by somebody who may make none; not Postfix's
 )
 
