@@ -221,3 +221,23 @@ func TestSorted(t *testing.T) {
 		t.Error("not reversed")
 	}
 }
+
+// What is shown stays within a list that has become shorter.
+func TestTopScrollsBack(t *testing.T) {
+	destinations := make([]client.DestinationActivity, 5)
+	m := &top{now: sample{destinations: destinations}}
+	for range 9 {
+		m.key("down")
+	}
+	if m.offset != 4 {
+		t.Errorf("scrolled to %d of 5", m.offset)
+	}
+	m.Update(answer{sample: sample{destinations: destinations[:2]}})
+	if m.offset != 1 {
+		t.Errorf("at %d of 2", m.offset)
+	}
+	m.Update(answer{})
+	if m.offset != 0 {
+		t.Errorf("at %d of none", m.offset)
+	}
+}

@@ -68,7 +68,6 @@ func (t *top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.KeyMsg:
 		return t, t.key(msg.String())
 	}
-	t.offset = max(0, min(t.offset, len(t.now.destinations)-1))
 	return t, nil
 }
 
@@ -78,6 +77,7 @@ func (t *top) take(a answer) {
 		return
 	}
 	t.last, t.now = t.now, a.sample
+	t.scroll(0)
 	if t.rates, t.measured = ratesBetween(t.last.statistics, t.now.statistics); !t.measured {
 		return
 	}
@@ -102,9 +102,9 @@ func (t *top) key(key string) tea.Cmd {
 	case " ":
 		t.frozen = !t.frozen
 	case "up":
-		t.offset--
+		t.scroll(-1)
 	case "down":
-		t.offset++
+		t.scroll(1)
 	case "home":
 		t.offset = 0
 	default:
@@ -114,8 +114,12 @@ func (t *top) key(key string) tea.Cmd {
 			}
 		}
 	}
-	t.offset = max(0, min(t.offset, len(t.now.destinations)-1))
 	return nil
+}
+
+// scroll moves what is shown by so many destinations, as far as there are any.
+func (t *top) scroll(by int) {
+	t.offset = max(0, min(t.offset+by, len(t.now.destinations)-1))
 }
 
 func (t *top) sort(column int) { t.sortBy, t.reverse, t.offset = column, false, 0 }

@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"strings"
 )
 
 // Log is what the end of the mail log tells.
@@ -47,13 +49,21 @@ func readLog(maillog string) Log {
 	return Log{}
 }
 
+// tail returns the end of a file. Of what is none, as /dev/stdout in a container, there may be no end.
 func tail(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || strings.HasPrefix(path, "/dev/") {
+		return nil, errors.New("not a log file")
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() > tailSize {
+	if info.Size() > tailSize {
 		file.Seek(-tailSize, io.SeekEnd)
 	}
 	return io.ReadAll(io.LimitReader(file, tailSize))
