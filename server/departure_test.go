@@ -295,3 +295,28 @@ func TestLoweredTimeToLive(t *testing.T) {
 		t.Errorf("the last line is %q", last)
 	}
 }
+
+// A client that finds and puts back all the time leaves no more to watch than there is.
+func TestWatchForgetsWhatWasPutBack(t *testing.T) {
+	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Run()
+	defer s.Stop()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	c := s.caches[0]
+	c.save(c.store.Prepare([]byte("e"), nil), pair[0], 60, nil)
+	for range 10 * watchesPerTurn {
+		c.putBack(c.findEndpoint([]byte("e")))
+	}
+	c.watch.due() // all of these have been there for a while
+	c.watch.due()
+	if n := len(c.watch.rested) + len(c.watch.fresh); n > 0 {
+		t.Errorf("%d are still to be looked at, of one connection", n)
+	}
+}

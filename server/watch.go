@@ -23,8 +23,12 @@ type watch struct {
 	timer         timer
 }
 
-// saving is a connection's, which may have been found meanwhile.
-type saving struct{ fd, serial uint32 }
+// saving is a connection's, which may have been found meanwhile, and put back.
+type saving struct{ fd, serial, returned uint32 }
+
+func savingOf(c *store.Connection) saving {
+	return saving{uint32(c.FD()), uint32(c.Serial()), uint32(c.Returned())}
+}
 
 const (
 	// restTime is how long a connection rests, at least, before it is registered.
@@ -56,7 +60,7 @@ func (w *watch) quit(fd int) bool {
 
 // begin is called with a connection that has come into the store.
 func (w *watch) begin(c *store.Connection) {
-	w.fresh = append(w.fresh, saving{uint32(c.FD()), uint32(c.Serial())})
+	w.fresh = append(w.fresh, savingOf(c))
 	if !w.timer.timer.Pending() {
 		w.server.set(&w.timer, restTime)
 	}
@@ -75,7 +79,7 @@ func (w *watch) due() {
 		last := len(w.rested) - 1
 		s := w.rested[last]
 		w.rested = w.rested[:last]
-		if c := w.cache.store.Connection(int(s.fd)); c != nil && uint32(c.Serial()) == s.serial {
+		if c := w.cache.store.Connection(int(s.fd)); c != nil && savingOf(c) == s {
 			budget--
 			w.register(int(s.fd))
 		}
