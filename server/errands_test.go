@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,5 +64,31 @@ func TestErrandsGiveWay(t *testing.T) {
 				t.Errorf("the list goes on with %v", left)
 			}
 		})
+	}
+}
+
+// A pattern that takes long to match lets the others in after each label.
+func TestSlowPatternGivesWay(t *testing.T) {
+	r := run(t, nil)
+	c := r.dial()
+	defer unix.Close(c)
+	const bindings = 100
+	for i := range bindings {
+		say(c, string(proto.AppendSaveDestination(nil, 60, fmt.Sprint(i, strings.Repeat("a", 1000)), "", "e")))
+		expect(t, c, "status\x000\x00\x00")
+	}
+	turns := func() int {
+		n, err := strconv.Atoi(ask(t, c, proto.AdminStatistics)["turns"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := turns()
+	if flushed := ask(t, c, proto.AdminFlush, "pattern", "*"+strings.Repeat("a", 500)+"b")["bindings"]; flushed != "0" {
+		t.Errorf("%s bindings were flushed", flushed)
+	}
+	if n := turns() - before; n < bindings {
+		t.Errorf("%d turns for %d bindings", n, bindings)
 	}
 }

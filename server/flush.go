@@ -15,15 +15,23 @@ type flushing struct {
 	connections, bindings int // dropped
 }
 
+// stepsPerBinding is how many steps of a match are charged as one binding. Nearly all matches take
+// far fewer than they may.
+const stepsPerBinding = 64
+
 // flush begins to drop what the subject and the value say.
 func (s *session) flush(what, value string) {
 	var pattern glob.Pattern
+	matches := func(label []byte) bool {
+		s.cache.passed += pattern.Steps(label) / stepsPerBinding
+		return pattern.Match(label)
+	}
 	f := &flushing{session: s, label: []byte(value), walk: s.cache.store.Walk(), bindingWalk: s.cache.store.Walk()}
 	next, ok := map[string]errand{
 		"all":         func() bool { return f.matching(func([]byte) bool { return true }) },
 		"endpoint":    f.endpoint,
 		"destination": f.destination,
-		"pattern":     func() bool { return f.matching(pattern.Match) },
+		"pattern":     func() bool { return f.matching(matches) },
 	}[what]
 	if !ok {
 		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)

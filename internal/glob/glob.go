@@ -62,6 +62,14 @@ func (p *Pattern) add(c byte, wild bool) {
 // Contains reports whether a literal byte is in the pattern.
 func (p Pattern) Contains(literal byte) bool { return bytes.IndexByte(p.literals, literal) >= 0 }
 
+// Steps is how many steps Match takes at most.
+func (p Pattern) Steps(text []byte) int {
+	if len(text) > MaxText {
+		return 0
+	}
+	return len(p.literals) * len(text)
+}
+
 // Match reports whether the pattern describes all of a text. It goes back to the last * only.
 func (p Pattern) Match(text []byte) bool {
 	if len(text) > MaxText {
