@@ -47,7 +47,7 @@ func (a *activity) count(label []byte, now timerwheel.Tick, hit bool) {
 			e.count(hit)
 			return
 		}
-		if e.weight() < set[least].weight() {
+		if e.age(period); e.weight() < set[least].weight() {
 			least = i
 		}
 	}

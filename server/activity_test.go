@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"hash/maphash"
 	"testing"
 
 	"github.com/scache/scache/timerwheel"
@@ -37,6 +38,35 @@ func TestActivityHalves(t *testing.T) {
 	}
 	if all := a.told(100 * int(activePeriod)); len(all) > 0 {
 		t.Errorf("%d destinations are told long after", len(all))
+	}
+}
+
+// What was busy once gives way to what is so today.
+func TestActivityForgets(t *testing.T) {
+	a := newActivity()
+	var labels []string // of one set, twice as many as it has places
+	for i := 0; len(labels) < 2*activeWays; i++ {
+		label := fmt.Sprint("d", i)
+		if maphash.String(a.seed, label)%activeSets == 0 {
+			labels = append(labels, label)
+		}
+	}
+	const day = 24 * 60 * activePeriod
+	for _, label := range labels[:activeWays] {
+		for range 10_000 {
+			a.count([]byte(label), 0, true)
+		}
+	}
+	for range 10 {
+		for _, label := range labels[activeWays:] {
+			a.count([]byte(label), day, true)
+		}
+	}
+	all := a.told(int(day))
+	for _, label := range labels[activeWays:] {
+		if all[label].hits < 10 {
+			t.Errorf("%s: %.0f hits, want 10", label, all[label].hits)
+		}
 	}
 }
 
