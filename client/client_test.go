@@ -207,6 +207,23 @@ func TestTooLongTexts(t *testing.T) {
 	}
 }
 
+// A list that is left when its context has ended is left all the same.
+func TestListIsLeft(t *testing.T) {
+	c := dial(t)
+	if err := c.SaveDestination(t.Context(), time.Minute, "left", "", "e"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, err := range c.Bindings(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		break
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	c, ctx := dial(t), t.Context()
 	if _, err := c.FindEndpoint(ctx, "a\x00b"); err == nil {

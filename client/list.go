@@ -73,6 +73,7 @@ var errStopped = errors.New("scache: the list was not read to its end")
 // go; others are skipped.
 func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []string, fields func(*T) map[string]any) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		stopped := false
 		err := c.do(ctx, func() error {
 			if _, err := c.conn.Write(proto.AppendAdmin(nil, op, arguments...)); err != nil {
 				return err
@@ -100,11 +101,12 @@ func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []s
 					return err
 				}
 				if !yield(entry, nil) {
+					stopped = true
 					return errStopped
 				}
 			}
 		})
-		if err != nil && err != errStopped {
+		if err != nil && !stopped {
 			var none T
 			yield(none, err)
 		}
