@@ -30,9 +30,20 @@ func noCacheService(s *System, yield func(Finding)) {
 			text = fmt.Sprintf("the line of %s in master.cf is commented out", c.Name)
 		}
 		yield(Finding{"no-cache-service", Error, users, text,
-			"Delivery agents find no cache, try for seconds, and go on without.",
-			[]string{shell(s.Instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - y - 1 scache", c.Name))...)}})
+			"Delivery agents find no cache, try for seconds, and go on without.", s.startCache(c)})
 	}
+}
+
+// startCache is how to have a cache that nobody provides. One of master(8) would take the place of
+// what is to listen there, if that is somebody else's.
+func (s *System) startCache(c *Cache) []string {
+	switch {
+	case c.Name == "scache-systemd": // of deploy/systemd/scache.socket
+		return []string{"systemctl enable --now scache.socket"}
+	case strings.Contains(c.Name, "/"): // in a directory of its own, as of a container
+		return nil
+	}
+	return []string{shell(s.Instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - y - 1 scache", c.Name))...)}
 }
 
 // eachCache calls for the caches that there is a line for.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/scache/scache/cmd/scachectl/postconf"
 	"github.com/scache/scache/internal/lab"
 )
@@ -133,6 +135,7 @@ var cases = []struct {
 		"smtp relay", "smtp_sender_dependent_authentication = no"},
 	{"no line", "no-cache-service", Error, "", []edit{{scacheLine, ""}}, "smtp relay lmtp", "-M 'scache/unix=scache unix - - y - 1 scache'"},
 	{"another name", "no-cache-service", Error, "connection_cache_service_name = conncache", nil, "smtp relay lmtp", "conncache/unix="},
+	{"of another container", "no-cache-service", Error, "connection_cache_service_name = shared/socket", nil, "smtp relay lmtp", ""},
 	{"process limit by default", "process-limit", Error, "", []edit{{scacheLine, "scache unix - - y - - scache"}}, "scache", "-F scache/unix/process_limit=1"},
 	{"process limit", "process-limit", Error, "", []edit{{scacheLine, "scache unix - - y - 5 scache"}}, "scache", "-F scache/unix/process_limit=1"},
 	{"public", "not-private", Error, "", []edit{{scacheLine, "scache unix n - y - 1 scache"}}, "scache", "-F scache/unix/private=y"},
@@ -230,6 +233,35 @@ connection_cache_size_limit = 300`, edit{`^#tlsproxy`, "tlsproxy"})
 	for rule, f := range diagnose(t, i) {
 		if rule != "socket" {
 			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// tlsproxy(8) follows the older parameters, too.
+func TestTLSProxyOfOld(t *testing.T) {
+	i := instance(t, "smtp_use_tls = yes\nsmtp_tls_connection_reuse = yes", edit{`^#tlsproxy`, "tlsproxy"})
+	if f, found := diagnose(t, i)["tlsproxy-without-level"]; found {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A socket unit is not put out of place by a service of master(8).
+func TestSocketUnitIsDown(t *testing.T) {
+	f := diagnose(t, instance(t, "connection_cache_service_name = scache-systemd"))["no-cache-service"]
+	if !slices.Equal(f.Fix, []string{"systemctl enable --now scache.socket"}) {
+		t.Errorf("%+v", f)
+	}
+}
+
+// What is no file is not read: a container's log goes to standard output, which is also ours.
+func TestLogIsNoFile(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "log")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, "/dev/stdout", "/dev/stderr"} {
+		if l := readLog(path); l.Path != "" {
+			t.Errorf("read %+v", l)
 		}
 	}
 }

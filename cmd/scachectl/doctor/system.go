@@ -55,7 +55,7 @@ type Agent struct {
 	Settings Settings
 
 	TLSProxy      *postconf.Service // that does TLS for it; nil: master.cf has none
-	TLSProxyLevel string            // its tlsproxy_client_security_level
+	TLSProxyReady bool              // its own parameters say that there will be TLS
 
 	instance postconf.Instance
 }
@@ -157,10 +157,11 @@ func (s *System) addAgent(ctx context.Context, service *postconf.Service) error 
 	if err != nil {
 		return err
 	}
-	const level = "tlsproxy_client_security_level"
+	const level, use, enforce = "tlsproxy_client_security_level", "tlsproxy_client_use_tls", "tlsproxy_client_enforce_tls"
 	if agent.TLSProxy = s.service(agent.Settings["tlsproxy_service_name"]); agent.TLSProxy != nil {
-		own, err = s.Instance.Values(ctx, agent.TLSProxy.Overrides, []string{level})
-		agent.TLSProxyLevel = own[level]
+		own, err = s.Instance.Values(ctx, agent.TLSProxy.Overrides, []string{level, use, enforce})
+		tls := Settings(own)
+		agent.TLSProxyReady = tls[level] != "" || tls.Yes(use) || tls.Yes(enforce)
 	}
 	return err
 }

@@ -76,7 +76,7 @@ func noTLSProxy(s *System, yield func(Finding)) {
 // main.cf; what smtp(8) has from -o it does not see, and 3.7.11 crashes.
 func tlsProxyWithoutLevel(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {
-		if a.level() == "" || !a.yes("tls_connection_reuse") || a.TLSProxy == nil || a.TLSProxyLevel != "" {
+		if a.level() == "" || !a.yes("tls_connection_reuse") || a.TLSProxy == nil || a.TLSProxyReady {
 			continue
 		}
 		yield(a.finding("tlsproxy-without-level", Error,
