@@ -44,9 +44,6 @@ func (c *Connection) Saved() Tick { return stamped(c.serial) }
 // Returned returns how often the connection was found and put back.
 func (c *Connection) Returned() int { return int(c.returned) }
 
-// Stored reports whether the Connection is in the store.
-func (c *Connection) Stored() bool { return c.timer.Pending() }
-
 // Prepare makes a Connection, with no descriptor yet, that can be saved under an
 // endpoint. The caller owns it; both texts are copied. It is nil if there is no room
 // for them.
