@@ -17,6 +17,6 @@
 //
 // It is that of multi_server.c, multi_server_main: log as the environment says,
 // options, parameters, log as the parameters say, terminal, own parameters,
-// process limit, transport, generation, debugger, queue directory, jail. The
+// process limit, transport, generation, debugger, what the caller prepares, queue directory, jail. The
 // order decides under which name, and through which channel, an error is logged.
 package postfix

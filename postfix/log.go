@@ -19,9 +19,10 @@ const fatalPause = time.Second
 // panicStatus is the exit status of a Go program that panics.
 const panicStatus = 2
 
-// Log writes lines as Postfix does, to the mail log or to standard error. It never
-// waits: a line that cannot be written at once is dropped and counted, and the
-// count is logged when the log takes lines again. It may be used by several
+// Log writes lines as Postfix does, to the mail log or to standard error. It
+// waits for a full log socket, but 20 ms a second at most (fullPatience): a line that is
+// not taken by then is dropped and counted, and the count is logged when the log takes
+// lines again. It may be used by several
 // goroutines; a line costs a few system calls and hardly any memory.
 type Log struct {
 	verbose atomic.Int32

@@ -227,7 +227,7 @@ func TestManyExpire(t *testing.T) {
 		expectEnd(t, fd, "")
 	}
 	r.stop()
-	if !r.farewell.done() || r.farewell.waiting() {
+	if r.farewell.length() > 0 {
 		t.Error("something lingers")
 	}
 	if want := r.base; r.descriptors.open != want {

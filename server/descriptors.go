@@ -15,7 +15,7 @@ import (
 // acknowledged, a terminal or a network file until it is written. Sockets that do
 // not linger are closed at once, the rest by goroutines that live as long as there
 // is something for them: one for sockets, so that what lingers keeps only its like
-// waiting, and one for all else. So this is the one place with a lock.
+// waiting, and one for all else. So it has a lock.
 type descriptors struct {
 	open  int // but for those in a lane
 	limit int // RLIMIT_NOFILE

@@ -52,9 +52,6 @@ func (f *farewell) waiting() bool { return f.head < len(f.queue) }
 // length is how many connections are not closed yet.
 func (f *farewell) length() int { return len(f.queue) - f.head + len(f.lingering) }
 
-// done reports whether nothing is open any longer.
-func (f *farewell) done() bool { return !f.waiting() && len(f.lingering) == 0 }
-
 // some closes what is due in a turn.
 func (f *farewell) some() {
 	for n := 0; f.waiting() && n < farewellsPerTurn; n++ {

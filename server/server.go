@@ -66,7 +66,7 @@ type Config struct {
 	Heartbeat time.Duration
 }
 
-// Logger takes a line each. It must not block.
+// Logger takes a line each. It must not block for longer than a moment: all clients wait.
 type Logger interface {
 	Infof(format string, arguments ...any)
 	Warningf(format string, arguments ...any)

@@ -43,7 +43,7 @@ func (s *Server) continueStop() {
 	if !busy {
 		s.clear()
 	}
-	if s.cleared && s.farewell.done() {
+	if s.cleared && s.farewell.length() == 0 {
 		s.stopped = true
 	}
 }

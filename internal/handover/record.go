@@ -55,8 +55,7 @@ const (
 	BatchText = 1 << 16
 )
 
-// Hello is the first record. Times are in ticks of the server's clock, which goes on;
-// 0 is none.
+// Hello is the first record.
 type Hello struct {
 	Version int
 	// Started is when the clock began, in nanoseconds of CLOCK_MONOTONIC.
@@ -66,7 +65,8 @@ type Hello struct {
 
 // Stopped says that the predecessor serves no longer. Each cache is begun once more, with what
 // has changed since it was sent: what is gone, and then bindings and connections that are
-// new, or bindings with a new deadline.
+// new, or bindings with a new deadline. Times are in ticks of the server's clock, which goes on;
+// 0 is none.
 type Stopped struct {
 	StatisticsDue uint64
 	IdleDue       uint64
@@ -83,7 +83,7 @@ type Cache struct {
 	Counters map[string]int64 // by name; what the reader does not know is lost
 }
 
-// Binding is one of a cache's, in the order of first saving for each destination.
+// Binding is one of a cache's, in any order: its serial number tells its place in its destination.
 type Binding struct {
 	Destination, Property, Endpoint []byte
 	Deadline, Serial                uint64
