@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,32 +118,34 @@ func (p *postconf) arguments(pid string) []string {
 }
 
 // run runs postconf(1), which reads master.cf whatever it is asked, and ends at a mistake there. A
-// daemon does not read that file, and mail goes on while somebody edits it. So postconf(1) is asked
-// again where there is none; its first word is a warning then.
+// daemon does not read that file, and mail goes on while somebody edits it. So if postconf(1) ends, it is
+// asked again where there is none; if it does not end there, its last word becomes a warning.
 func (p *postconf) run(options, names []string) (answer, error) {
 	a, err := p.runIn("", "", options, names)
-	if err == nil {
-		return a, nil
-	}
-	mistake := masterMistake.FindStringSubmatch(err.Error())
-	if mistake == nil {
+	if _, ended := err.(lastWord); !ended {
 		return a, err
 	}
+	directory := cmp.Or(os.Getenv("MAIL_CONFIG"), "/etc/postfix")
 	alone, failed := os.MkdirTemp("", "scache-")
 	if failed != nil {
 		return a, err
 	}
 	defer os.RemoveAll(alone)
-	if os.Symlink(filepath.Join(mistake[1], "main.cf"), filepath.Join(alone, "main.cf")) != nil {
+	if os.Symlink(filepath.Join(directory, "main.cf"), filepath.Join(alone, "main.cf")) != nil {
 		return a, err
 	}
-	a, failed = p.runIn(alone, mistake[1], options, names)
-	a.warnings = append(a.warnings, err.Error())
-	return a, failed
+	without, failed := p.runIn(alone, directory, options, names)
+	if failed != nil {
+		return a, err
+	}
+	without.warnings = append(without.warnings, err.Error())
+	return without, nil
 }
 
-// masterMistake is postconf(1) on what is wrong in master.cf (postconf/postconf_master.c).
-var masterMistake = regexp.MustCompile(`^file (/.*)/master\.cf: line \d+: `)
+// lastWord is the message with which postconf(1) has ended.
+type lastWord string
+
+func (w lastWord) Error() string { return string(w) }
 
 // runIn runs postconf(1) with its files in a directory, as if that were real; empty: where they are.
 func (p *postconf) runIn(directory, real string, options, names []string) (answer, error) {
@@ -216,7 +219,7 @@ func (p *postconf) messages(stderr string) []string {
 func (p *postconf) failure(path string, said []string, err error) error {
 	for i := len(said) - 1; i >= 0; i-- {
 		if reason, ok := strings.CutPrefix(said[i], "fatal: "); ok {
-			return errors.New(reason)
+			return lastWord(reason)
 		}
 	}
 	if pathErr := new(os.PathError); errors.As(err, &pathErr) {
