@@ -54,7 +54,7 @@ func newTerms(r *policy.Rule, config *Config) terms {
 		quit:    config.Quit,
 		kept:    &store.Terms{PerEndpoint: r.Keep, Order: config.Order},
 	}
-	if 0 < r.TTL && r.TTL < config.TTLLimit {
+	if r.TTL > 0 {
 		t.ttl = int(r.TTL / time.Second)
 	}
 	if r.Keep == policy.Unlimited {
@@ -105,7 +105,8 @@ func (s *session) govern(r *proto.Request) {
 	default:
 		return
 	}
-	if r.TTL > s.terms.ttl {
+	// connection_cache_ttl_limit, which can be changed, goes before a rule that allows for more.
+	if s.terms.ttl < s.cache.ttlLimit && r.TTL > s.terms.ttl {
 		r.TTL = s.terms.ttl
 		s.cache.stats.shortened++
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/scache/scache/policy"
+	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
 )
 
@@ -200,7 +201,7 @@ func TestTerms(t *testing.T) {
 	none := j.others.ttl
 	for label, want := range map[string]terms{
 		"a": {line: 1, ttl: 5, quit: true, kept: &store.Terms{Order: store.NewestFirst}},
-		"b": {line: 2, ttl: none, kept: &store.Terms{PerEndpoint: 2}}, // the limit is lower
+		"b": {line: 2, ttl: 60, kept: &store.Terms{PerEndpoint: 2}}, // the limit is lower now, and can be raised
 		"c": {line: 3, ttl: none, quit: true, kept: &store.Terms{PerEndpoint: -1, Order: store.NewestFirst}},
 		"d": {line: 4, ttl: none, quit: true, decline: true, kept: &store.Terms{Order: store.NewestFirst}},
 	} {
@@ -461,4 +462,20 @@ func TestNothingIsAllocatedUnderPolicy(t *testing.T) {
 	p := newPlayer(t)
 	p.session.cache.judge = newJudge(&Config{TTLLimit: time.Hour, Policy: rules(t, "destination=d host=h ttl=2 keep=5\nendpoint=e ttl=3")})
 	steadyState(t, p)
+}
+
+// A rule holds as well when the limit above it was raised.
+func TestRaisedLimitLeavesRules(t *testing.T) {
+	r := run(t, func(c *Config) { c.TTLLimit, c.Policy = 2*time.Second, rules(t, "* ttl=30s") })
+	c := r.dial()
+	defer unix.Close(c)
+	ask(t, c, proto.AdminSetLimit, "connection_cache_ttl_limit", "3600")
+	say(c, string(proto.AppendSaveDestination(nil, 600, "d", "", "e")))
+	expect(t, c, "status\x000\x00\x00")
+	say(c, string(proto.AppendAdmin(nil, proto.AdminList, "bindings")))
+	m := &messages{t: t, fd: c}
+	m.next() // the status
+	if remaining := m.next()["remaining"]; remaining == "" || len(remaining) > len("30000") {
+		t.Errorf("it lives for %q ms, and the rule says 30 s", remaining)
+	}
 }
