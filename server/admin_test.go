@@ -5,6 +5,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/scache/scache/proto"
 )
@@ -307,5 +310,22 @@ func TestFlushIsDoneInPortions(t *testing.T) {
 		if got := string(s.out); !strings.Contains(got, fmt.Sprintf("connections\x00%d\x00", many)) {
 			t.Errorf("%q", got)
 		}
+	}
+}
+
+// A lower limit holds for what is kept already.
+func TestLoweredClientMemory(t *testing.T) {
+	r := run(t, func(c *Config) { c.ClientMemory = 64 << 20 })
+	c, operator := r.dial(), r.dial()
+	defer unix.Close(c)
+	defer unix.Close(operator)
+	say(c, "request\x00find_endp\x00label\x00"+strings.Repeat("x", 100_000))
+	for len(ask(t, operator, proto.AdminStatistics)["client_memory_bytes"]) < len("100000") {
+		time.Sleep(time.Millisecond)
+	}
+	ask(t, operator, proto.AdminSetLimit, "connection_cache_client_memory_limit", "50000")
+	expectEnd(t, c, "")
+	if n := ask(t, operator, proto.AdminStatistics)["clients_disconnected"]; n != "1" {
+		t.Errorf("%s clients were disconnected", n)
 	}
 }

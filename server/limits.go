@@ -69,7 +69,11 @@ const dropsPerTurn = 64
 // continueLowering does what is due in a turn.
 func (s *Server) continueLowering() {
 	for _, c := range s.caches {
-		if c.lowering != nil && c.store.Continue(c.lowering, dropsPerTurn) {
+		if c.lowering == nil {
+			continue
+		}
+		s.relieve()
+		if c.store.Continue(c.lowering, dropsPerTurn) {
 			c.lowering = nil
 		}
 	}

@@ -435,11 +435,17 @@ func (s *Server) fullest() *cache {
 	})
 }
 
-// hold notes that we keep so many more bytes for clients. If that is too much, those
-// for whom we keep most have to go.
+// hold notes that we keep so many more bytes for clients.
 func (s *Server) hold(bytes int) {
 	s.held += bytes
-	for limit := s.config.ClientMemory; limit > 0 && s.held > limit && bytes > 0; {
+	if bytes > 0 {
+		s.relieve()
+	}
+}
+
+// relieve disconnects those for whom we keep most, if it is too much in all.
+func (s *Server) relieve() {
+	for limit := s.config.ClientMemory; limit > 0 && s.held > limit; {
 		var greedy *conn
 		for c := range s.clients {
 			if greedy == nil || c.held > greedy.held {
