@@ -81,7 +81,7 @@ var Statistics = slices.Concat([]Statistic{
 	{"admin_denied", false, "admin requests of users that may make none"},
 	{"ttl_lowered", false, "times to live lowered to connection_cache_ttl_limit"},
 	{"ttl_lowered_by_policy", false, "times to live lowered to what the policy says"},
-	{"saves_refused", false, "saves longer than connection_cache_text_limit"},
+	{"saves_refused", false, "saves without room for their texts"},
 	{"descriptors_lost", false, "descriptors that clients sent and there was no room for"},
 	{"clients_delayed", false, "times that clients could not be accepted at once"},
 	{"handovers_delayed", false, "hand-overs that had to wait for the kernel"},

@@ -216,10 +216,10 @@ func (s *session) limitTTL(ttl int) {
 	s.cache.stats.lowered++
 }
 
-// refuse answers a save for whose texts there is no room, whatever is dropped.
+// refuse answers a save for whose texts there is no room.
 func (s *session) refuse(r *proto.Request) {
 	s.cache.stats.refused++
-	s.fault("%v: longer than connection_cache_text_limit", r.Op)
+	s.fault("%v: no room for its texts within connection_cache_text_limit", r.Op)
 	s.out = proto.AppendFailure(s.out, r.Op, proto.Failed)
 }
 

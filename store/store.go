@@ -181,13 +181,17 @@ func (s *Store) Clear() {
 	}
 }
 
+// dropsForText bounds what is dropped for one save's texts, which may be as long as many thousands
+// of what is stored: a save that needs more is refused, and the next one finds what was dropped.
+const dropsForText = 1024
+
 // makeRoom makes room for so many bytes of text, and reports whether there is.
 func (s *Store) makeRoom(text int) bool {
 	if s.Limits.Text > 0 && text > s.Limits.Text {
 		return false // whatever is dropped
 	}
-	for s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text {
-		if !s.dropSoonest() {
+	for n := 0; s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text; n++ {
+		if n == dropsForText || !s.dropSoonest() {
 			return false
 		}
 	}

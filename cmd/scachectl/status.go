@@ -92,7 +92,7 @@ func lookups(kind string, hits, misses int64) []string {
 // count.
 var oddities = []struct{ name, text string }{
 	{"ttl_lowered", "times to live lowered to connection_cache_ttl_limit"},
-	{"saves_refused", "saves longer than connection_cache_text_limit"},
+	{"saves_refused", "saves without room for their texts"},
 	{"bindings_displaced", "bindings dropped to make room"},
 	{"descriptors_lost", "descriptors lost for want of room"},
 	{"clients_delayed", "clients not accepted at once"},
