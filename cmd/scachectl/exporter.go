@@ -56,7 +56,9 @@ func (a *app) export(ctx context.Context, address string) error {
 	} else {
 		a.screen.printf("serving http://%s/metrics about %v\n", listener.Addr(), sockets)
 	}
+	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
 		last, cancel := context.WithTimeout(context.Background(), a.timeout)
 		defer cancel()
 		server.Shutdown(last)
@@ -65,6 +67,7 @@ func (a *app) export(ctx context.Context, address string) error {
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-done // those who have asked get their answers
 	return nil
 }
 

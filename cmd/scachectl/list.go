@@ -104,7 +104,7 @@ func (a *app) listConnections(connections iter.Seq2[client.CachedConnection, err
 			e.object = element(connectionEntry{c.Endpoint, c.Property, c.Age.Milliseconds(), c.Remaining.Milliseconds(), c.Kind, c.Remote, c.Uses})
 			return e
 		}
-		e.row = []string{span(c.Age), span(c.Remaining), number(c.Uses), c.Kind, c.Remote, escape(c.Endpoint)}
+		e.row = []string{span(c.Age), span(c.Remaining), number(c.Uses), c.Kind, escape(c.Remote), escape(c.Endpoint)}
 		if o.properties {
 			e.row = append(e.row, escape(c.Property))
 		}
