@@ -146,6 +146,7 @@ func (c *conn) flush() bool {
 		return c.unsent(err)
 	}
 	c.handed++
+	c.session.cache.counters.sent++
 	c.session.handedOver()
 	c.moved, c.crowded = true, false
 	return true
