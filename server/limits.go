@@ -72,7 +72,7 @@ func (s *Server) continueLowering() {
 		if c.lowering == nil {
 			continue
 		}
-		s.relieve()
+		s.relieve() // it may be connection_cache_client_memory_limit that was lowered
 		if c.store.Continue(c.lowering, dropsPerTurn) {
 			c.lowering = nil
 		}
