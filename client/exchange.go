@@ -40,7 +40,7 @@ func (c *Client) do(ctx context.Context, exchange func() error) error {
 		// The socket's deadline can be over an instant before the context's.
 		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
 			err = context.DeadlineExceeded
-		} else if ctx.Err() != nil {
+		} else if ctx.Err() != nil && err != errStopped { // which is the caller's own doing
 			err = context.Cause(ctx)
 		}
 	}

@@ -73,7 +73,6 @@ var errStopped = errors.New("scache: the list was not read to its end")
 // go; others are skipped.
 func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []string, fields func(*T) map[string]any) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		stopped := false
 		err := c.do(ctx, func() error {
 			if _, err := c.conn.Write(proto.AppendAdmin(nil, op, arguments...)); err != nil {
 				return err
@@ -101,12 +100,11 @@ func list[T any](ctx context.Context, c *Client, op proto.AdminOp, arguments []s
 					return err
 				}
 				if !yield(entry, nil) {
-					stopped = true
 					return errStopped
 				}
 			}
 		})
-		if err != nil && !stopped {
+		if err != nil && err != errStopped {
 			var none T
 			yield(none, err)
 		}
