@@ -82,16 +82,16 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 			unix.Close(fd)
 			return none, fmt.Errorf("SO_SNDTIMEO: %w", err)
 		}
-		switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
-		case nil:
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		if err == nil {
 			return serverBefore{fd, path}, nil
-		case unix.ENOENT, unix.ECONNREFUSED:
-			unix.Close(fd)
+		}
+		unix.Close(fd)
+		switch err {
+		case unix.ENOENT, unix.ECONNREFUSED: // nobody listens
 		case unix.EAGAIN:
-			unix.Close(fd)
 			return none, fmt.Errorf("connect to %s: the server there does not accept clients", path)
 		default:
-			unix.Close(fd)
 			return none, fmt.Errorf("connect to %s: %w", path, err)
 		}
 	}
