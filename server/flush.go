@@ -21,28 +21,29 @@ const stepsPerBinding = 64
 
 // flush begins to drop what the subject and the value say.
 func (s *session) flush(what, value string) {
-	var pattern glob.Pattern
-	matches := func(label []byte) bool {
-		s.cache.passed += pattern.Steps(label) / stepsPerBinding
-		return pattern.Match(label)
-	}
 	f := &flushing{session: s, label: []byte(value), walk: s.cache.store.Walk(), bindingWalk: s.cache.store.Walk()}
-	next, ok := map[string]errand{
-		"all":         func() bool { return f.matching(func([]byte) bool { return true }) },
-		"endpoint":    f.endpoint,
-		"destination": f.destination,
-		"pattern":     func() bool { return f.matching(matches) },
-	}[what]
-	if !ok {
-		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)
-		return
-	}
-	if what == "pattern" {
+	var next errand
+	switch what {
+	case "all":
+		next = func() bool { return f.matching(func([]byte) bool { return true }) }
+	case "endpoint":
+		next = f.endpoint
+	case "destination":
+		next = f.destination
+	case "pattern":
 		if len(value) > glob.MaxText {
 			s.refuseAdmin("the pattern has %d bytes, but %d are the most", len(value), glob.MaxText)
 			return
 		}
-		pattern = glob.New(value)
+		pattern := glob.New(value)
+		matches := func(label []byte) bool {
+			s.cache.passed += pattern.Steps(label) / stepsPerBinding
+			return pattern.Match(label)
+		}
+		next = func() bool { return f.matching(matches) }
+	default:
+		s.refuseAdmin("cannot flush %q, but all, endpoint, destination, pattern", what)
+		return
 	}
 	s.begin(func() bool {
 		if !next() {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 )
@@ -15,10 +16,7 @@ func TestLongTextsTakeTurns(t *testing.T) {
 		}
 	}
 	s.Limits.Text = s.Size().Text
-	long := make([]byte, s.Limits.Text/4) // twice in the binding and the names
-	for i := range long {
-		long[i] = 'x'
-	}
+	long := bytes.Repeat([]byte("x"), s.Limits.Text/4) // twice in the binding and the names
 	saves := 0
 	for before := 0; !s.SaveDestination(long, nil, []byte("e"), 20); saves++ {
 		if s.Displaced() != before+dropsForText {
