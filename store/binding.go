@@ -1,7 +1,8 @@
 package store
 
 import (
-	"bytes"
+	"hash/maphash"
+	"math"
 
 	"github.com/scache/scache/timerwheel"
 )
@@ -9,11 +10,9 @@ import (
 // A binding says that a destination can be reached at an endpoint. It is what it
 // is by its destination, property and endpoint.
 type binding struct {
-	// What a refresh touches stands in front, and in one place in memory.
-	deadline Tick
-	timer    timerwheel.Timer[*binding] // set for deadline, or for an earlier one
-	key      key
-
+	key            key
+	timer          timerwheel.Timer[*binding] // set for the deadline, or for an earlier time
+	property       []byte
 	destination    *destination
 	endpoint       *endpoint
 	previous, next *binding // of the same destination, in the order of first saving
@@ -21,80 +20,60 @@ type binding struct {
 	place          int32    // in places
 }
 
-// key is what a binding is found by: the destination's label, the property and the
-// endpoint's label, with a NUL byte, which no text contains, between them. What is
-// short, as that of smtp(8) is, stands in the binding itself: so it comes from memory
-// together with the rest, not after it.
-type key struct {
-	length int32
-	short  [140]byte
-	long   []byte // if it is too long for short
+// key is what a binding is found by: two hashes of its texts, with random seeds. They stand
+// for the texts, to compare which would cost each refresh a wait for memory. That two of a million
+// bindings had the same is as likely as 1 to 10^27; then the second one would not be found.
+type key struct{ first, second uint64 }
+
+// slotted is a binding's entry in the index. It has all that a refresh touches.
+type slotted struct {
+	second   uint64 // of the key
+	deadline Tick
+	binding  *binding
 }
-
-func (k *key) set(text []byte) {
-	k.length = int32(len(text))
-	if copy(k.short[:], text) < len(text) {
-		k.long = remember(k.long, text)
-	}
-}
-
-func (k *key) text() []byte {
-	if int(k.length) > len(k.short) {
-		return k.long
-	}
-	return k.short[:k.length]
-}
-
-// size is what counts as text.
-func (k *key) size() int { return int(k.length) - 2 }
-
-func (k *key) parts() (destination, property, endpoint []byte) {
-	destination, rest, _ := bytes.Cut(k.text(), separator)
-	property, endpoint, _ = bytes.Cut(rest, separator)
-	return destination, property, endpoint
-}
-
-var separator = []byte{0}
 
 // SaveDestination binds a destination to an endpoint until deadline. All texts are
 // copied. A binding that exists keeps its place and gets the new deadline, be it
 // later or earlier. It returns false if there is no room.
 func (s *Store) SaveDestination(destination, property, endpoint []byte, deadline Tick) bool {
 	key := s.bindingKey(destination, property, endpoint)
-	hash := s.hash(key)
-	b := s.lookupBinding(hash, key)
-	if b == nil {
+	at := s.lookupBinding(key)
+	if at == nil {
 		if !s.makeRoomForBinding(destination, property, endpoint) {
 			return false
 		}
-		b = s.bind(hash, key, destination, endpoint)
+		at = s.bind(key, destination, property, endpoint)
 	}
-	s.expire(b, deadline)
+	s.expire(at, deadline)
 	return true
 }
 
 // expire gives a binding a deadline. A refresh leaves the timer alone, and with it its
 // neighbours in the wheel: that is left to the one time when it is due.
-func (s *Store) expire(b *binding, deadline Tick) {
-	b.deadline = deadline
-	if !b.timer.Pending() || deadline < b.timer.When() {
-		s.bindingTimers.Set(&b.timer, b, deadline)
+func (s *Store) expire(at *slotted, deadline Tick) {
+	if deadline < at.deadline {
+		s.bindingTimers.Set(&at.binding.timer, at.binding, deadline)
 	}
+	at.deadline = deadline
 }
 
-// bindingKey is the text of a key, until the next call.
-func (s *Store) bindingKey(destination, property, endpoint []byte) []byte {
+func (s *Store) bindingKey(destination, property, endpoint []byte) key {
 	const largestSpare = 1 << 16
-	if cap(s.key) > largestSpare {
-		s.key = nil
+	if cap(s.texts) > largestSpare {
+		s.texts = nil
 	}
-	s.key = append(append(append(append(append(s.key[:0], destination...), 0), property...), 0), endpoint...)
-	return s.key
+	// No text contains a NUL byte.
+	s.texts = append(append(append(append(append(s.texts[:0], destination...), 0), property...), 0), endpoint...)
+	return key{s.hash(s.texts), maphash.Bytes(s.secondSeed, s.texts)}
 }
 
-func (s *Store) lookupBinding(hash uint64, key []byte) *binding {
-	return s.bindings.find(hash, func(b *binding) bool { return bytes.Equal(b.key.text(), key) })
+// lookupBinding returns a view that ends when a binding comes or goes.
+func (s *Store) lookupBinding(k key) *slotted {
+	return s.bindings.find(k.first, func(at *slotted) bool { return at.second == k.second })
 }
+
+// deadline returns when a binding expires.
+func (s *Store) deadline(b *binding) Tick { return s.lookupBinding(b.key).deadline }
 
 // Bound returns how many bindings were made, refreshed ones not counted again.
 func (s *Store) Bound() int { return s.bound }
@@ -111,8 +90,7 @@ func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool 
 		b, _ := s.soonestBinding()
 		s.displace(b)
 	}
-	// A name is stored with its binding and, if it is new, by itself.
-	return s.makeRoom(2*len(destination) + len(property) + 2*len(endpoint))
+	return s.makeRoom(len(destination) + len(property) + len(endpoint))
 }
 
 // soonestBinding returns the binding that expires first, or one of the earliest if
@@ -121,10 +99,10 @@ func (s *Store) soonestBinding() (b *binding, ok bool) {
 	const tries = 64 // so many timers may have to be put right
 	for range tries {
 		b, ok = s.bindingTimers.Soonest()
-		if !ok || b.timer.When() == b.deadline {
+		if !ok || b.timer.When() == s.deadline(b) {
 			break
 		}
-		s.bindingTimers.Set(&b.timer, b, b.deadline)
+		s.bindingTimers.Set(&b.timer, b, s.deadline(b))
 	}
 	return b, ok
 }
@@ -134,18 +112,20 @@ func (s *Store) displace(b *binding) {
 	s.dropBinding(b)
 }
 
+// never is the deadline of a binding that has none yet.
+const never Tick = math.MaxUint64
+
 // bind makes a binding, the last of its destination, and the destination if need
 // be.
-func (s *Store) bind(hash uint64, key, destination, endpoint []byte) *binding {
+func (s *Store) bind(k key, destination, property, endpoint []byte) *slotted {
 	b := s.freeBindings.take()
-	b.key.set(key)
+	b.key, b.property = k, remember(b.property, property)
 	b.serial, b.place = s.stamp(), s.places.take()
 	*s.places.At(int(b.place)) = b
 	s.bound++
 	b.endpoint = s.refer(endpoint)
-	s.bindings.add(hash, b)
 	s.size.Bindings++
-	s.size.Text += b.key.size()
+	s.size.Text += len(property)
 
 	d := s.lookupDestination(destination)
 	if d == nil {
@@ -158,7 +138,7 @@ func (s *Store) bind(hash uint64, key, destination, endpoint []byte) *binding {
 	d.bindings++
 	b.destination = d
 	link(b, d.last)
-	return b
+	return s.bindings.add(k.first, slotted{k.second, never, b})
 }
 
 // link puts a binding behind another one of its destination; nil: in front of all.
@@ -201,7 +181,7 @@ func (s *Store) dropBinding(b *binding) {
 	b.destination = nil
 	d.bindings--
 	if d.first == nil {
-		s.destinations.remove(s.hash(d.label), d)
+		s.destinations.remove(s.hash(d.label), is(d))
 		s.size.Destinations--
 		s.size.Text -= len(d.label)
 		d.label = trim(d.label)
@@ -209,11 +189,11 @@ func (s *Store) dropBinding(b *binding) {
 	}
 
 	s.places.give(b.place)
-	s.bindings.remove(s.hash(b.key.text()), b)
+	s.bindings.remove(b.key.first, func(at *slotted) bool { return at.binding == b })
 	s.size.Bindings--
-	s.size.Text -= b.key.size()
+	s.size.Text -= len(b.property)
 	s.release(b.endpoint)
 	b.endpoint = nil
-	b.key.long = trim(b.key.long)
+	b.property = trim(b.property)
 	s.freeBindings.give(b)
 }

@@ -161,8 +161,7 @@ func (s *Store) FindDestination(destination []byte) (c *Connection, property []b
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			_, property, _ = b.key.parts()
-			return s.take(b.endpoint), property, passed
+			return s.take(b.endpoint), b.property, passed
 		}
 		passed++
 	}

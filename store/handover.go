@@ -21,9 +21,8 @@ func (b Binding) Saved() Tick { return stamped(b.Serial) }
 // Oldest returns the connection saved first at the binding's endpoint, nil if it has none.
 func (b Binding) Oldest() *Connection { return b.of.endpoint.oldest }
 
-func (b *binding) view() Binding {
-	destination, property, endpoint := b.key.parts()
-	return Binding{destination, property, endpoint, b.deadline, b.serial, b}
+func (s *Store) view(b *binding) Binding {
+	return Binding{b.destination.label, b.property, b.endpoint.label, s.deadline(b), b.serial, b}
 }
 
 // Bindings returns all bindings, those of one destination in the order of first saving. The
@@ -32,7 +31,7 @@ func (s *Store) Bindings() iter.Seq[Binding] {
 	return func(yield func(Binding) bool) {
 		for d := range s.destinations.all() {
 			for b := d.first; b != nil; b = b.next {
-				if !yield(b.view()) {
+				if !yield(s.view(b)) {
 					return
 				}
 			}
@@ -64,11 +63,11 @@ func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
 // place by its serial number. It is not counted by Bound. Limits do not hold for what is restored, see Lower.
 func (s *Store) RestoreBinding(b Binding) {
 	key := s.bindingKey(b.Destination, b.Property, b.Endpoint)
-	hash := s.hash(key)
-	of := s.lookupBinding(hash, key)
-	if of == nil {
-		of = s.bind(hash, key, b.Destination, b.Endpoint)
+	at := s.lookupBinding(key)
+	if at == nil {
+		at = s.bind(key, b.Destination, b.Property, b.Endpoint)
 		s.bound--
+		of := at.binding
 		of.serial = b.Serial
 		unlink(of)
 		previous := of.destination.last
@@ -77,7 +76,7 @@ func (s *Store) RestoreBinding(b Binding) {
 		}
 		link(of, previous)
 	}
-	s.expire(of, b.Deadline)
+	s.expire(at, b.Deadline)
 }
 
 // Restore puts a connection into the store as RestoreBinding does. The store owns fd from now on.

@@ -32,7 +32,7 @@ func (s *Store) release(e *endpoint) {
 	if e.references--; e.references > 0 {
 		return
 	}
-	s.endpoints.remove(e.hash, e)
+	s.endpoints.remove(e.hash, is(e))
 	s.size.Text -= len(e.label)
 	e.label = trim(e.label)
 	e.terms = nil
@@ -74,7 +74,7 @@ func (e *endpoint) soonest() *Connection {
 func (s *Store) lookupEndpoint(label []byte) *endpoint { return s.endpoint(s.hash(label), label) }
 
 func (s *Store) endpoint(hash uint64, label []byte) *endpoint {
-	return s.endpoints.find(hash, func(e *endpoint) bool { return bytes.Equal(e.label, label) })
+	return item(s.endpoints.find(hash, func(e **endpoint) bool { return bytes.Equal((*e).label, label) }))
 }
 
 // A destination exists as long as it has a binding.
@@ -85,5 +85,16 @@ type destination struct {
 }
 
 func (s *Store) lookupDestination(label []byte) *destination {
-	return s.destinations.find(s.hash(label), func(d *destination) bool { return bytes.Equal(d.label, label) })
+	return item(s.destinations.find(s.hash(label), func(d **destination) bool { return bytes.Equal((*d).label, label) }))
 }
+
+// item is what was found in an index, or nil.
+func item[T any](found **T) *T {
+	if found == nil {
+		return nil
+	}
+	return *found
+}
+
+// is tells an item of an index from others.
+func is[T any](item *T) func(**T) bool { return func(other **T) bool { return *other == item } }

@@ -8,8 +8,8 @@
 // A destination has bindings in the order in which they were first saved, each to
 // one endpoint. An endpoint has connections, the oldest first; it may be bound to
 // any number of destinations, or none, and may lack a connection. Labels and
-// properties are the clients' business, and compare byte for byte. Destinations and
-// endpoints have separate name spaces.
+// properties are the clients' business, and compare byte for byte; whole bindings compare by
+// 128 bits of hash. Destinations and endpoints have separate name spaces.
 //
 // # Descriptors
 //
@@ -104,10 +104,11 @@ type Store struct {
 	connections table.Table[*Connection] // those in the store, by descriptor
 	places      places                   // of the bindings
 
-	destinations index[destination]
-	bindings     index[binding]
-	endpoints    index[endpoint]
-	key          []byte // see bindingKey
+	destinations index[*destination]
+	bindings     index[slotted]
+	endpoints    index[*endpoint]
+	secondSeed   maphash.Seed // see key
+	texts        []byte       // see bindingKey
 
 	// One wheel for each kind that expires.
 	bindingTimers    timerwheel.Wheel[*binding]
@@ -132,7 +133,7 @@ type Size struct {
 // that leaves the store otherwise than by a find, and owns it from then on. It
 // must not call the store.
 func New(close func(fd int, why Reason)) *Store {
-	return &Store{close: close, seed: maphash.MakeSeed()}
+	return &Store{close: close, seed: maphash.MakeSeed(), secondSeed: maphash.MakeSeed()}
 }
 
 // Size returns what is stored at present.
@@ -147,8 +148,8 @@ func (s *Store) Advance(now Tick) {
 	}
 	s.bindingTimers.Advance(now)
 	for b, ok := s.bindingTimers.Expired(); ok; b, ok = s.bindingTimers.Expired() {
-		if b.deadline > now {
-			s.bindingTimers.Set(&b.timer, b, b.deadline)
+		if deadline := s.deadline(b); deadline > now {
+			s.bindingTimers.Set(&b.timer, b, deadline)
 		} else {
 			s.dropBinding(b)
 		}
@@ -171,8 +172,8 @@ func (s *Store) Next() (Tick, bool) {
 
 // Clear drops everything, and gives Shutdown as the reason.
 func (s *Store) Clear() {
-	for _, b := range slices.Collect(s.bindings.all()) {
-		s.dropBinding(b)
+	for _, at := range slices.Collect(s.bindings.all()) {
+		s.dropBinding(at.binding)
 	}
 	for _, e := range slices.Collect(s.endpoints.all()) {
 		for e.oldest != nil {
@@ -203,7 +204,7 @@ func (s *Store) dropSoonest() bool {
 	c, connection := s.connectionTimers.Soonest()
 	b, binding := s.soonestBinding()
 	switch {
-	case connection && (!binding || c.timer.When() <= b.deadline):
+	case connection && (!binding || c.timer.When() <= s.deadline(b)):
 		s.Remove(c, Evicted)
 	case binding:
 		s.displace(b)
@@ -226,7 +227,8 @@ func (s *Store) stamp() uint64 {
 // stamped returns the time of a stamp.
 func stamped(stamp uint64) Tick { return Tick(stamp >> stampBits) }
 
-func (s *Store) hash(label []byte) uint64 { return maphash.Bytes(s.seed, label) }
+// hash is never 0, see index.
+func (s *Store) hash(text []byte) uint64 { return max(maphash.Bytes(s.seed, text), 1) }
 
 // remember copies a label or property into a buffer that is used again.
 func remember(buffer, text []byte) []byte { return append(buffer[:0], text...) }

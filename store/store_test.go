@@ -168,7 +168,7 @@ func (w *twin) size() Size {
 func (w *twin) text(outside []found) (n int) {
 	endpoints, destinations := map[string]bool{}, map[string]bool{}
 	for _, b := range w.bindings {
-		n += len(b.destination) + len(b.property) + len(b.endpoint)
+		n += len(b.property)
 		destinations[b.destination], endpoints[b.endpoint] = true, true
 	}
 	connections := slices.Clone(w.connections)
@@ -521,7 +521,7 @@ func TestTextLimit(t *testing.T) {
 			},
 			"binding": func(t *rapid.T) {
 				d, p, e := text.Draw(t, "destination"), text.Draw(t, "property"), text.Draw(t, "endpoint")
-				fits := 2*len(d)+len(p)+2*len(e) <= s.Limits.Text
+				fits := len(d)+len(p)+len(e) <= s.Limits.Text
 				if s.SaveDestination(d, p, e, Tick(rapid.IntRange(1, 100).Draw(t, "deadline"))) != fits {
 					t.Fatalf("saved: %v", !fits)
 				}

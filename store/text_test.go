@@ -16,7 +16,7 @@ func TestLongTextsTakeTurns(t *testing.T) {
 		}
 	}
 	s.Limits.Text = s.Size().Text
-	long := bytes.Repeat([]byte("x"), s.Limits.Text/4) // twice in the binding and the names
+	long := bytes.Repeat([]byte("x"), s.Limits.Text/2)
 	saves := 0
 	for before := 0; !s.SaveDestination(long, nil, []byte("e"), 20); saves++ {
 		if s.Displaced() != before+dropsForText {

@@ -46,7 +46,7 @@ func (s *Store) NextBinding(w *Walk) (b Binding, any, more bool) {
 		b := *s.places.At(w.place)
 		w.place++
 		if b != nil && !w.Precedes(b.serial) {
-			return b.view(), true, true
+			return s.view(b), true, true
 		}
 	}
 	return b, false, true
@@ -70,7 +70,7 @@ func (s *Store) Oldest(endpoint []byte) *Connection {
 // FirstBinding returns the first binding of a destination.
 func (s *Store) FirstBinding(destination []byte) (b Binding, ok bool) {
 	if d := s.lookupDestination(destination); d != nil {
-		return d.first.view(), true
+		return s.view(d.first), true
 	}
 	return b, false
 }

@@ -15,8 +15,8 @@ func (s *Store) present() map[uint64]bool {
 	for c := range s.Connections() {
 		all[c.serial] = true
 	}
-	for b := range s.bindings.all() {
-		all[b.serial] = true
+	for at := range s.bindings.all() {
+		all[at.binding.serial] = true
 	}
 	return all
 }
