@@ -85,8 +85,10 @@ func daemon() {
 	if err != nil {
 		d.Log.Fatalf("%v", err)
 	}
+	finish := func() {}
 	if d.Stdin {
-		client, err := standardInput()
+		var client int
+		client, finish, err = standardInput()
 		if err == nil {
 			err = s.Adopt(client)
 		}
@@ -98,7 +100,7 @@ func daemon() {
 	if err := s.Run(); err != nil {
 		d.Log.Fatalf("%v", err)
 	}
-	finishStandardInput()
+	finish()
 }
 
 // loadPolicy reads a file of rules, if there is one.

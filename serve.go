@@ -34,11 +34,7 @@ func serve(arguments []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "scache serve:", err)
 		return 2
 	}
-	verbosity := 0
-	if o.config.Verbose {
-		verbosity = 1
-	}
-	log := postfix.NewStderrLog(o.logFormat, verbosity)
+	log := postfix.NewStderrLog(o.logFormat)
 	o.config.Log = log
 	if err = refused; err == nil {
 		err = serveSockets(o, service)
@@ -225,7 +221,7 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	err = s.Run()
 	before.waitForEnd()
 	if errors.Is(err, server.ErrSucceeded) {
-		leaveSockets(sockets)
+		sockets = nil // they are another process' now
 		return nil
 	}
 	return err

@@ -58,7 +58,7 @@ func closeSockets(sockets []socket) {
 		switch {
 		case s.claimed:
 			if unlock, err := lockDirectory(s.path); err == nil {
-				_ = clear(s.path) // or it is somebody else's
+				_ = removeStale(s.path) // or it is somebody else's
 				unlock()
 			}
 		case s.created != nil:
@@ -75,13 +75,6 @@ func closeSockets(sockets []socket) {
 func claimSockets(sockets []socket) {
 	for i := range sockets {
 		sockets[i].claimed = sockets[i].created == nil
-	}
-}
-
-// leaveSockets makes closeSockets leave them alone: they are another process' now.
-func leaveSockets(sockets []socket) {
-	for i := range sockets {
-		sockets[i].claimed, sockets[i].created = false, nil
 	}
 }
 
@@ -103,7 +96,7 @@ func listen(path string, mode uint32) (s socket, err error) {
 		return s, err
 	}
 	defer unlock()
-	if err := clear(path); err != nil {
+	if err := removeStale(path); err != nil {
 		return s, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -150,8 +143,8 @@ func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {
 	return created, nil
 }
 
-// clear makes way for a new socket at path.
-func clear(path string) error {
+// removeStale makes way for a new socket at path.
+func removeStale(path string) error {
 	found, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

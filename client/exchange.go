@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -119,5 +118,3 @@ func (c *Client) receiveDescriptor() (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fds[0]), "cached connection"), nil
 }
-
-var _ syscall.Conn = (*net.TCPConn)(nil) // what SaveEndpoint is for

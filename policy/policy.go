@@ -53,7 +53,7 @@ type Rule struct {
 	text       string
 }
 
-// Unlimited is a Rule's Keep that is no limit.
+// Unlimited is a Rule's Keep that is no limit, as in store.Terms.
 const Unlimited = -1
 
 // String returns the rule as it stands in the file, on one line.

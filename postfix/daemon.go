@@ -14,7 +14,7 @@ import (
 type Daemon struct {
 	Params  Params
 	Log     *Log
-	Verbose int
+	Verbose int    // the number of -v options, and one for MAIL_VERBOSE in the environment
 	Program string // scache, or whatever argv[0] is
 	Service string // the name in master.cf's first column
 
@@ -70,15 +70,10 @@ func newStarter(argv []string) *starter {
 	}
 	s.d.Log = newLog(maillogOfEnvironment(program).open())
 	if _, ok := os.LookupEnv("MAIL_VERBOSE"); ok {
-		s.setVerbose(1)
-		s.d.Log.Debugf("daemon started")
+		s.d.Verbose = 1
+		s.d.Log.Infof("daemon started")
 	}
 	return s
-}
-
-func (s *starter) setVerbose(n int) {
-	s.d.Verbose = n
-	s.d.Log.SetVerbose(n)
 }
 
 // start is the order of multi_server.c, multi_server_main.
@@ -96,7 +91,7 @@ func (s *starter) start() error {
 }
 
 func (s *starter) takeOptions() error {
-	s.setVerbose(s.d.Verbose + s.options.Verbose)
+	s.d.Verbose += s.options.Verbose
 	if s.options.Stderr {
 		s.d.Log.addStderr(maillogOfEnvironment(s.d.Program).tag())
 	}
@@ -202,7 +197,9 @@ func (s *starter) openStatus() error {
 		if generation, ok = parseGeneration(text); !ok {
 			return fmt.Errorf("bad generation: %s", text)
 		}
-		s.d.Log.Debugf("process generation: %s (%o)", text, generation)
+		if s.d.Verbose > 0 {
+			s.d.Log.Infof("process generation: %s (%o)", text, generation)
+		}
 	}
 	if !s.d.Stdin {
 		s.d.Status = NewStatus(statusFD, os.Getpid(), generation)

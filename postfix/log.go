@@ -25,7 +25,6 @@ const panicStatus = 2
 // lines again. It may be used by several
 // goroutines; a line costs a few system calls and hardly any memory.
 type Log struct {
-	verbose atomic.Int32
 	exiting atomic.Bool
 
 	mu    sync.Mutex
@@ -44,15 +43,12 @@ const (
 	JSON                            // an object with time, level, process and message
 )
 
-// NewStderrLog returns a log whose lines go to standard error. verbose above zero lets
-// Debugf through; what it says has the priority of other information, as Postfix's own:
-// who asks for it wants to see it.
-func NewStderrLog(look StderrFormat, verbose int) *Log {
+// NewStderrLog returns a log whose lines go to standard error.
+func NewStderrLog(look StderrFormat) *Log {
 	who := ident{tag: path.Base(os.Args[0]), pid: os.Getpid()}
 	formats := map[StderrFormat]format{DatedText: datedFormat(who), JournalText: journalFormat, JSON: jsonFormat(who.pid)}
 	l := newLog(&sink{format: formats[look], out: stream{fd: 2}})
 	l.utf8 = true
-	l.SetVerbose(verbose)
 	return l
 }
 
@@ -66,13 +62,6 @@ func (l *Log) Warningf(format string, args ...any) { l.emit(sevWarning, format, 
 
 // Errorf logs a line that begins with "error: ".
 func (l *Log) Errorf(format string, args ...any) { l.emit(sevError, format, args...) }
-
-// Debugf logs as Infof does if the program is verbose, else not at all.
-func (l *Log) Debugf(format string, args ...any) {
-	if l.Verbose() > 0 {
-		l.emit(sevInfo, format, args...)
-	}
-}
 
 // Fatalf logs a line that begins with "fatal: ", pauses for a second, and ends the
 // process with status 1.
@@ -108,12 +97,6 @@ func panicPlace() string {
 		}
 	}
 }
-
-// Verbose is the number of -v options.
-func (l *Log) Verbose() int { return int(l.verbose.Load()) }
-
-// SetVerbose changes what Debugf lets through.
-func (l *Log) SetVerbose(n int) { l.verbose.Store(int32(n)) }
 
 // Dropped is the number of lines that could not be written so far.
 func (l *Log) Dropped() uint64 {

@@ -12,7 +12,7 @@ import (
 )
 
 func recoverRole() {
-	defer NewStderrLog(DatedText, 0).Recover()
+	defer NewStderrLog(DatedText).Recover()
 	var table []int
 	table[len(os.Args)]++
 }
@@ -23,7 +23,7 @@ func stderrRole() {
 	_ = unix.Pipe2(pipe[:], 0)
 	real, _ := unix.Dup(2)
 	_ = unix.Dup2(pipe[1], 2)
-	l := NewStderrLog(DatedText, 0)
+	l := NewStderrLog(DatedText)
 	for range 1000 {
 		l.Infof("%s", strings.Repeat("x", 900))
 	}
@@ -73,9 +73,7 @@ func TestLogLines(t *testing.T) {
 	l.Infof("one %d", 1)
 	l.Warningf("two")
 	l.Errorf("three")
-	l.Debugf("unheard")
-	l.SetVerbose(1)
-	l.Debugf("four\nfive")
+	l.Infof("four\nfive")
 	l.Infof("%s", strings.Repeat("y", 3000))
 	wantSlice(t, "lines", texts(received(t, c)), []string{
 		"one 1", "warning: two", "error: three", "four?five", strings.Repeat("y", maxText),

@@ -22,8 +22,8 @@ const roleVariable = "POSTFIX_TEST_ROLE"
 
 var roles = map[string]func(){
 	"daemon":   daemonRole,
-	"fatal":    func() { NewStderrLog(DatedText, 0).Fatalf("out of %s", "luck") },
-	"panic":    func() { NewStderrLog(DatedText, 0).Panicf("should not happen") },
+	"fatal":    func() { NewStderrLog(DatedText).Fatalf("out of %s", "luck") },
+	"panic":    func() { NewStderrLog(DatedText).Panicf("should not happen") },
 	"recover":  recoverRole,
 	"watchdog": watchdogRole,
 	"stderr":   stderrRole,

@@ -23,7 +23,6 @@ type Options struct {
 	Unprivileged bool     // -u: run as mail_owner
 	Verbose      int      // -v: how many
 	Stderr       bool     // -V: log to standard error too
-	NoLimit      bool     // -z: the process limit is 0
 	Overrides    []string // -o, -i and -m as name=value, in order; the last one counts
 	Args         []string // what follows the options
 }
@@ -92,8 +91,7 @@ func (o *Options) flag(c byte) {
 		o.Verbose++
 	case 'V':
 		o.Stderr = true
-	case 'z':
-		o.NoLimit = true
+	case 'z': // there is no process limit: that -l is missing says enough
 	}
 }
 

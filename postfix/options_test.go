@@ -27,7 +27,7 @@ func TestParseOptions(t *testing.T) {
 		{"-luvv", with(func(o *Options) { o.Alone, o.Unprivileged, o.Verbose = true, true, 2 })},
 		{"-lnfoo", with(func(o *Options) { o.Alone, o.Service = true, "foo" })},
 		{"-zdDSV", with(func(o *Options) {
-			o.NoLimit, o.Foreground, o.Debug, o.Stdin, o.Stderr = true, true, true, true, true
+			o.Foreground, o.Debug, o.Stdin, o.Stderr = true, true, true, true
 		})},
 		{"-o max_idle=3 -i 5 -m7 -o a=", with(func(o *Options) {
 			o.Overrides = []string{"max_idle=3", "max_idle=5", "max_use=7", "a="}

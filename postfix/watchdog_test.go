@@ -8,7 +8,7 @@ import (
 
 // watchdogRole hangs in a turn.
 func watchdogRole() {
-	l := NewStderrLog(DatedText, 0)
+	l := NewStderrLog(DatedText)
 	w := NewWatchdog(30*time.Millisecond, func() { l.Fatalf("watchdog timeout") })
 	w.Busy()
 	select {}

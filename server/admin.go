@@ -109,3 +109,27 @@ func administrator(client int) (refusal string) {
 	}
 	return ""
 }
+
+// reply is one that is being written.
+type reply struct{ out []byte }
+
+func (r *reply) text(name, value string) { r.out = proto.AppendText(r.out, name, value) }
+
+func (r *reply) number(name string, value int) { r.out = proto.AppendNumber(r.out, name, int64(value)) }
+
+func (r *reply) flag(name string, value bool) {
+	n := 0
+	if value {
+		n = 1
+	}
+	r.number(name, n)
+}
+
+func (r *reply) histogram(as proto.Histogram, h *histogram) {
+	names, upTo := as.Names(), 0
+	for i := range len(as.Bounds) + 1 {
+		upTo += h.counts[i]
+		r.number(names[i], upTo)
+	}
+	r.number(names[len(names)-1], h.sum)
+}

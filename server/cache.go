@@ -1,7 +1,6 @@
 package server
 
 import (
-	"strings"
 	"time"
 
 	"github.com/scache/scache/proto"
@@ -167,56 +166,4 @@ func (c *cache) deadline(ttl int) timerwheel.Tick {
 func (c *cache) reportStatistics() {
 	c.counters.past.add(&c.stats)
 	c.stats.report(c.log, time.Now(), c.store.Displaced())
-}
-
-// namedLog puts the name of a cache in front of its lines, if there are several.
-type namedLog struct {
-	server *Server
-	name   string
-}
-
-func (l namedLog) Infof(format string, arguments ...any) {
-	l.server.config.Log.Infof(l.prefix()+format, arguments...)
-}
-
-func (l namedLog) Warningf(format string, arguments ...any) {
-	l.server.config.Log.Warningf(l.prefix()+format, arguments...)
-}
-
-func (l namedLog) prefix() string {
-	if len(l.server.caches) < 2 {
-		return ""
-	}
-	return strings.ReplaceAll(l.name, "%", "%%") + ": "
-}
-
-// faults logs what clients do wrong, at a bounded rate: a client that is broken, or
-// hostile, must not fill the log.
-type faults struct {
-	log        Logger
-	interval   timerwheel.Tick // number of the interval that is counted
-	lines      int             // in it
-	suppressed int             // since the last line
-	total      int             // suppressed since the start
-}
-
-const (
-	faultInterval = 10 * ticksPerSecond
-	faultLines    = 10 // an interval
-)
-
-func (f *faults) warn(now timerwheel.Tick, format string, arguments ...any) {
-	if interval := now / faultInterval; interval != f.interval {
-		f.interval, f.lines = interval, 0
-	}
-	if f.lines++; f.lines > faultLines {
-		f.suppressed++
-		f.total++
-		return
-	}
-	if f.suppressed > 0 {
-		f.log.Warningf("%d similar warnings were not logged", f.suppressed)
-		f.suppressed = 0
-	}
-	f.log.Warningf(format, arguments...)
 }

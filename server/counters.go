@@ -59,29 +59,6 @@ func (c *counters) arrived() {
 	c.clientsPeak = max(c.clientsPeak, c.clients)
 }
 
-// add adds what was counted since the last report.
-func (s *statistics) add(more *statistics) {
-	s.destinations.add(more.destinations)
-	s.endpoints.add(more.endpoints)
-	s.maxConnections = max(s.maxConnections, more.maxConnections)
-	for why := range s.closed {
-		s.closed[why] += more.closed[why]
-	}
-	s.lowered += more.lowered
-	s.refused += more.refused
-	s.lost += more.lost
-	s.rejected += more.rejected
-	s.crowded += more.crowded
-	s.greedy += more.greedy
-	s.unbound += more.unbound
-	s.shortened += more.shortened
-}
-
-func (l *lookups) add(more lookups) {
-	l.hits += more.hits
-	l.misses += more.misses
-}
-
 // handed are the counters as a successor goes on with them: it admits the clients again.
 func (c *cache) handed() counters {
 	handed := c.counters
@@ -133,21 +110,6 @@ type figures struct {
 	closing                      int
 	descriptors, descriptorLimit int
 	logLost                      int
-}
-
-// endTurn counts a turn and the requests in it. When each one was answered nobody has
-// measured, as that would take a reading of the clock for each: it was before now.
-func (s *Server) endTurn() {
-	took := s.sinceStart() - s.elapsed
-	s.turns++
-	s.longestTurn = max(s.longestTurn, took)
-	s.worked += took
-	for _, c := range s.caches {
-		if n := c.counters.requests - c.counters.timed; n > 0 {
-			c.counters.timed += n
-			c.counters.requestTime.count(took.Microseconds(), n)
-		}
-	}
 }
 
 func (s *Server) figures() figures {
@@ -244,28 +206,4 @@ func (c *cache) statistics(out []byte) []byte {
 	r.histogram(proto.FoundAge, &counted.foundAge)
 	r.histogram(proto.RequestTime, &counted.requestTime)
 	return proto.AppendEnd(r.out)
-}
-
-// reply is one that is being written.
-type reply struct{ out []byte }
-
-func (r *reply) text(name, value string) { r.out = proto.AppendText(r.out, name, value) }
-
-func (r *reply) number(name string, value int) { r.out = proto.AppendNumber(r.out, name, int64(value)) }
-
-func (r *reply) flag(name string, value bool) {
-	n := 0
-	if value {
-		n = 1
-	}
-	r.number(name, n)
-}
-
-func (r *reply) histogram(as proto.Histogram, h *histogram) {
-	names, upTo := as.Names(), 0
-	for i := range len(as.Bounds) + 1 {
-		upTo += h.counts[i]
-		r.number(names[i], upTo)
-	}
-	r.number(names[len(names)-1], h.sum)
 }

@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"github.com/scache/scache/proto"
-	"github.com/scache/scache/store"
 )
 
 // limit is a bound that can be changed at run time.
@@ -53,15 +52,6 @@ func (c *cache) setLimit(name string, value int) error {
 
 // lower puts the limits in force, in portions.
 func (c *cache) lower() { c.lowering = c.store.Lower(c.bounded()) }
-
-// bounded are the limits as far as the descriptors allow.
-func (c *cache) bounded() store.Limits {
-	bounded := c.limits
-	if bounded.Connections == 0 || bounded.Connections > *c.room {
-		bounded.Connections = *c.room
-	}
-	return bounded
-}
 
 // dropsPerTurn bounds how long lower limits keep the clients waiting.
 const dropsPerTurn = 64

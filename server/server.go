@@ -6,11 +6,9 @@
 package server
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,12 +62,6 @@ type Config struct {
 	// by the loop, so that it is not when the loop hangs, and must not block; may be nil.
 	Beat      func(Status)
 	Heartbeat time.Duration
-}
-
-// Logger takes a line each. It must not block for longer than a moment: all clients wait.
-type Logger interface {
-	Infof(format string, arguments ...any)
-	Warningf(format string, arguments ...any)
 }
 
 // Watchdog barks when the server is busy for too long.
@@ -348,24 +340,36 @@ func (s *Server) expire() {
 	}
 }
 
-// sleep returns how long nothing is due, or a negative duration for ever.
+// sleep returns how long nothing is due.
 func (s *Server) sleep() time.Duration {
 	if s.farewell.waiting() {
 		return 0
 	}
-	next, ok := s.timers.Next()
+	next, _ := s.timers.Next() // there is one: statistics are due some time
 	for _, c := range s.caches {
 		if c.lowering != nil {
 			return 0
 		}
-		if stored, any := c.store.Next(); any && (!ok || stored < next) {
-			next, ok = stored, true
+		if stored, any := c.store.Next(); any {
+			next = min(next, stored)
 		}
 	}
-	if !ok {
-		return -1
-	}
 	return max(0, time.Duration(next)*tick-s.elapsed)
+}
+
+// endTurn counts a turn and the requests in it. When each one was answered nobody has
+// measured, as that would take a reading of the clock for each: it was before now.
+func (s *Server) endTurn() {
+	took := s.sinceStart() - s.elapsed
+	s.turns++
+	s.longestTurn = max(s.longestTurn, took)
+	s.worked += took
+	for _, c := range s.caches {
+		if n := c.counters.requests - c.counters.timed; n > 0 {
+			c.counters.timed += n
+			c.counters.requestTime.count(took.Microseconds(), n)
+		}
+	}
 }
 
 func (s *Server) set(t *timer, after time.Duration) {
@@ -385,86 +389,6 @@ func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
 	c.stats.closed[why]++
 	c.watch.end(fd)
 	s.farewell.add(fd, why != store.HungUp && c.watch.quit(fd))
-}
-
-// adaptToLimit bounds the number of connections by the descriptor limit, which others
-// can change while we run. If it was lowered, clients need their reserve again.
-func (s *Server) adaptToLimit() {
-	s.descriptors.readLimit()
-	s.room = s.descriptors.room(s.base)
-	for _, c := range s.caches {
-		if c.lowering != nil {
-			c.lower()
-			continue
-		}
-		c.store.Limits = c.bounded()
-		for c.store.Size().Connections > c.bounded().Connections {
-			c.store.Evict()
-		}
-	}
-	for s.cached() > s.room {
-		s.fullest().store.Evict()
-	}
-}
-
-// full reports whether another connection would need the descriptors of clients. A cache that is
-// alone sees to that by its own limit.
-func (s *Server) full() bool {
-	return s.descriptors.scarce() || len(s.caches) > 1 && s.cached() >= s.room
-}
-
-// makeRoom makes room for one more descriptor, if it can. Of several caches the fullest
-// gives way, so that a busy one cannot empty the others.
-func (s *Server) makeRoom() {
-	if !s.farewell.hurry() && s.fullest().store.Evict() {
-		s.farewell.hurry()
-	}
-}
-
-// cached is the number of connections in all caches.
-func (s *Server) cached() (n int) {
-	for _, c := range s.caches {
-		n += c.store.Size().Connections
-	}
-	return n
-}
-
-func (s *Server) fullest() *cache {
-	return slices.MaxFunc(s.caches, func(a, b *cache) int {
-		return cmp.Compare(a.store.Size().Connections, b.store.Size().Connections)
-	})
-}
-
-// hold notes that we keep so many more bytes for clients.
-func (s *Server) hold(bytes int) {
-	s.held += bytes
-	if bytes > 0 {
-		s.relieve()
-	}
-}
-
-// relieve disconnects those for whom we keep most, if it is too much in all.
-func (s *Server) relieve() {
-	for limit := s.config.ClientMemory; limit > 0 && s.held > limit; {
-		var greedy *conn
-		for c := range s.clients {
-			if greedy == nil || c.held > greedy.held {
-				greedy = c
-			}
-		}
-		greedy.session.cache.stats.greedy++
-		greedy.session.fault("disconnected: %d bytes of unfinished requests and unread replies, and more than connection_cache_client_memory_limit with those of others", greedy.held)
-		greedy.close()
-	}
-}
-
-// culprit tells who has connected.
-func culprit(fd int) string {
-	who, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return "unknown"
-	}
-	return fmt.Sprintf("pid %d, uid %d", who.Pid, who.Uid)
 }
 
 // arrived takes a client that was accepted.

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"fmt"
 
 	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
@@ -22,6 +21,7 @@ import (
 //	                        answered
 //	handingOver             nothing is taken until the descriptor is gone
 //	awaitingAcknowledgement answered      ready        ready
+//	ended                   nothing is taken any longer
 //	succeeding              nothing is taken until the server has decided
 //	onErrand                nothing is taken until the reply is complete
 //
@@ -36,8 +36,7 @@ type session struct {
 	framer  proto.Framer
 	scanned int      // bytes of the input that the framer has seen
 	tooLong bool     // the message is longer than maxMessage; its beginning is dropped
-	bound   uint32   // hash of the endpoint that terms are for, if a connection may follow
-	op      proto.Op // what the message that is too long asks for
+	op      proto.Op // what it asks for
 
 	// connection is outside the store, and the session's: prepared while the
 	// state is awaitingDescriptor, found from awaitingGoAhead to
@@ -47,6 +46,7 @@ type session struct {
 	texts      int32 // bytes that the prepared one takes
 
 	terms *terms // of the last save; nil without a policy
+	bound uint32 // hash of the endpoint that they are for, if a connection may follow
 
 	out []byte // replies to be sent, before any descriptor
 
@@ -326,31 +326,6 @@ func (s *session) abandon() {
 	}
 	s.taken()
 	s.errand, s.state = nil, ended
-}
-
-// fault logs what the client did wrong.
-func (s *session) fault(format string, arguments ...any) {
-	s.cache.faults.warn(s.cache.now, "%v: "+format, append([]any{clientName{s}}, arguments...)...)
-}
-
-// clientName is a client in the log.
-type clientName struct{ session *session }
-
-func (n clientName) String() string {
-	if who := n.session.cache.culprit; who != nil {
-		return fmt.Sprintf("client %d (%s)", n.session.client, who(n.session.client))
-	}
-	return fmt.Sprintf("client %d", n.session.client)
-}
-
-// trace logs a request and what became of it.
-func (s *session) trace(r *proto.Request) {
-	rule := ""
-	if save := r.Op == proto.SaveDestination || r.Op == proto.SaveEndpoint; save && !r.Malformed && s.terms != nil && s.terms.line > 0 {
-		rule = fmt.Sprintf(", policy line %d", s.terms.line)
-	}
-	s.cache.log.Infof("client %d: %v destination %q endpoint %q ttl %d: %v%s",
-		s.client, r.Op, r.Destination, r.Endpoint, r.TTL, s.state, rule)
 }
 
 // putBack returns a connection that was found and not handed over.

@@ -71,6 +71,11 @@ func (l *lookups) count(hit bool) {
 	}
 }
 
+func (l *lookups) add(more lookups) {
+	l.hits += more.hits
+	l.misses += more.misses
+}
+
 func (l lookups) any() bool { return l.hits+l.misses > 0 }
 
 func (l lookups) log(log Logger, kind string) {
@@ -96,6 +101,24 @@ func (s *statistics) savedEndpoint(size store.Size) {
 func (s *statistics) savedDestination(size store.Size) {
 	s.maxDestinations = max(s.maxDestinations, size.Destinations)
 	s.maxEndpoints = max(s.maxEndpoints, size.Endpoints)
+}
+
+// add adds what was counted since the last report.
+func (s *statistics) add(more *statistics) {
+	s.destinations.add(more.destinations)
+	s.endpoints.add(more.endpoints)
+	s.maxConnections = max(s.maxConnections, more.maxConnections)
+	for why := range s.closed {
+		s.closed[why] += more.closed[why]
+	}
+	s.lowered += more.lowered
+	s.refused += more.refused
+	s.lost += more.lost
+	s.rejected += more.rejected
+	s.crowded += more.crowded
+	s.greedy += more.greedy
+	s.unbound += more.unbound
+	s.shortened += more.shortened
 }
 
 // report logs what has been counted, if anything, and begins anew at now. displaced

@@ -57,9 +57,6 @@ func newTerms(r *policy.Rule, config *Config) terms {
 	if r.TTL > 0 {
 		t.ttl = int(r.TTL / time.Second)
 	}
-	if r.Keep == policy.Unlimited {
-		t.kept.PerEndpoint = -1
-	}
 	switch r.Order {
 	case "fifo":
 		t.kept.Order = store.OldestFirst

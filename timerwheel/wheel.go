@@ -55,7 +55,6 @@ func (t *Timer[T]) When() Tick { return t.when }
 // be copied.
 type Wheel[T any] struct {
 	now      Tick
-	len      int
 	due      list[T]
 	occupied [levels]uint64 // a bit for each slot that holds a timer
 	slot     [levels][slots]list[T]
@@ -64,15 +63,11 @@ type Wheel[T any] struct {
 // Now returns the time of the last Advance.
 func (w *Wheel[T]) Now() Tick { return w.now }
 
-// Len returns the number of timers that are set, due ones included.
-func (w *Wheel[T]) Len() int { return w.len }
-
 // Set makes t due at when, on behalf of owner; a timer already set is moved. A
 // time that is not after Now makes it due at once.
 func (w *Wheel[T]) Set(t *Timer[T], owner T, when Tick) {
 	w.Stop(t)
 	t.owner, t.when = owner, when
-	w.len++
 	w.place(t)
 }
 
@@ -81,7 +76,6 @@ func (w *Wheel[T]) Stop(t *Timer[T]) {
 	if t.link == nil {
 		return
 	}
-	w.len--
 	if t.when <= w.now {
 		w.due.remove(t)
 		return
@@ -130,7 +124,6 @@ func (w *Wheel[T]) Expired() (owner T, ok bool) {
 		return owner, false
 	}
 	w.due.remove(t)
-	w.len--
 	return t.owner, true
 }
 

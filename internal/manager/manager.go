@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +28,6 @@ type Config struct {
 	Abstract  bool          // the socket for notifications has no path
 	Journal   bool          // standard error is the journal
 	Env       []string      // more of it; a later one wins
-	Sandbox   *syscall.SysProcAttr
 }
 
 // Socket is a listening socket to pass.
@@ -91,7 +89,6 @@ func Start(config Config) (s *Service, err error) {
 	}
 	s.cmd = exec.Command("/bin/sh", append([]string{"-c", starter, "sh", config.Binary, "serve"}, config.Arguments...)...)
 	s.cmd.Stderr = theirs
-	s.cmd.SysProcAttr = config.Sandbox
 	if len(config.Sockets) > 0 {
 		if s.cmd.ExtraFiles, err = listen(config.Sockets); err != nil {
 			return s, err

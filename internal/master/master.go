@@ -253,12 +253,6 @@ func (d *Daemon) Wait(timeout time.Duration) (*os.ProcessState, error) {
 	}
 }
 
-// Running reports whether the daemon has not ended yet.
-func (d *Daemon) Running() bool {
-	_, err := d.Wait(0)
-	return err != nil
-}
-
 // Close ends the daemon if it still runs, and removes its files.
 func (d *Daemon) Close() error {
 	d.mu.Lock()
