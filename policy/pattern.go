@@ -10,19 +10,19 @@ import (
 )
 
 // A condition is NAME=PATTERN,PATTERN... of a rule: one of the patterns has to match.
-type condition interface{ matches(v view) bool }
+type condition interface{ matches(v *view) bool }
 
 // conditions are made of the patterns behind their names.
 var conditions = map[string]func(patterns []string) (condition, error){
-	"service":     globs(func(g glob.Pattern, v view) bool { return v.service != nil && g.Match(v.service) }),
+	"service":     globs(func(g glob.Pattern, v *view) bool { return v.service != nil && v.match(g, v.service) }),
 	"destination": globs(matchDestination),
-	"host":        globs(func(g glob.Pattern, v view) bool { return v.host != nil && g.Match(v.host) }),
+	"host":        globs(func(g glob.Pattern, v *view) bool { return v.host != nil && v.match(g, v.host) }),
 	"address":     newNetworks,
-	"endpoint":    globs(func(g glob.Pattern, v view) bool { return g.Match(v.Endpoint) }),
+	"endpoint":    globs(func(g glob.Pattern, v *view) bool { return v.match(g, v.Endpoint) }),
 }
 
 // globs returns what makes conditions of globs.
-func globs(match func(glob.Pattern, view) bool) func([]string) (condition, error) {
+func globs(match func(glob.Pattern, *view) bool) func([]string) (condition, error) {
 	return func(patterns []string) (condition, error) {
 		c := anyGlob{match: match}
 		for _, pattern := range patterns {
@@ -38,23 +38,23 @@ func globs(match func(glob.Pattern, view) bool) func([]string) (condition, error
 
 type anyGlob struct {
 	globs []glob.Pattern
-	match func(glob.Pattern, view) bool
+	match func(glob.Pattern, *view) bool
 }
 
-func (c anyGlob) matches(v view) bool {
+func (c anyGlob) matches(v *view) bool {
 	return slices.ContainsFunc(c.globs, func(g glob.Pattern) bool { return c.match(g, v) })
 }
 
 // matchDestination compares with the whole label if the glob has a newline, else with
 // the next hop, which may stand without its brackets and port.
-func matchDestination(g glob.Pattern, v view) bool {
+func matchDestination(g glob.Pattern, v *view) bool {
 	if v.Destination == nil {
 		return false
 	}
 	if g.Contains('\n') {
-		return g.Match(v.Destination)
+		return v.match(g, v.Destination)
 	}
-	return v.hop != nil && (g.Match(v.hop) || g.Match(v.bareHop))
+	return v.hop != nil && (v.match(g, v.hop) || v.match(g, v.bareHop))
 }
 
 // networks match the address of an endpoint.
@@ -72,11 +72,18 @@ func newNetworks(patterns []string) (condition, error) {
 	return all, nil
 }
 
+// mappedBits stand in front of an IPv4 address that is written as one of IPv6 (RFC 4291, section 2.5.5.2).
+const mappedBits = 96
+
 func parseNetwork(pattern string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(pattern); err == nil && a.Zone() == "" {
+		a = a.Unmap() // as those that it is compared with
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	network, err := netip.ParsePrefix(pattern)
+	if a := network.Addr(); a.Is4In6() && network.Bits() >= mappedBits {
+		network = netip.PrefixFrom(a.Unmap(), network.Bits()-mappedBits)
+	}
 	switch {
 	case err != nil:
 		return network, fmt.Errorf("%s is no address, and no network such as 192.0.2.0/24", pattern)
@@ -86,7 +93,8 @@ func parseNetwork(pattern string) (netip.Prefix, error) {
 	return network, nil
 }
 
-func (n networks) matches(v view) bool {
+func (n networks) matches(v *view) bool {
+	v.steps += len(n)
 	return slices.ContainsFunc(n, func(network netip.Prefix) bool { return network.Contains(v.address) })
 }
 
@@ -111,18 +119,20 @@ func lastField(label []byte) []byte {
 	return label[bytes.LastIndexByte(label, '\n')+1:]
 }
 
+// maxKinds is how many fields of a destination's label may say what kind of session it is.
+const maxKinds = 3
+
 // nextHop is the last field of a destination's label but for those of the kind of session,
-// which can only stand behind a service and a next hop. Each byte is looked at once: a
-// client may send millions of such fields.
+// which can only stand behind a service and a next hop.
 func nextHop(label []byte) []byte {
 	label = bytes.TrimSuffix(label, newline)
 	if _, behindService, several := bytes.Cut(label, newline); several {
 		label = behindService
 	}
-	for {
+	for kinds := 0; ; kinds++ {
 		last := bytes.LastIndexByte(label, '\n')
 		field := label[last+1:]
-		if last < 0 || !isKind(field) {
+		if last < 0 || kinds == maxKinds || !isKind(field) {
 			return field
 		}
 		label = label[:last]

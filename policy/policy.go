@@ -115,31 +115,33 @@ type sighting struct {
 }
 
 // Match returns the first rule that matches, or nil. It asks all rules in turn, but
-// for labels that were seen lately; nothing is allocated for those.
-func (p *Policy) Match(l Labels) *Rule {
+// for labels that were seen lately; nothing is allocated for those. steps is how many it
+// took at most to compare texts with patterns.
+func (p *Policy) Match(l Labels) (rule *Rule, steps int) {
 	v := p.view(l)
 	hash := p.hash(v) | 1 // not what an empty place has
 	s := &p.seen[hash>>1%maxSeen]
 	if s.hash != hash {
-		*s = sighting{hash, p.search(v)}
+		rule, steps = p.search(v)
+		*s = sighting{hash, rule}
 	}
-	return s.rule
+	return s.rule, steps
 }
 
-func (p *Policy) search(v view) *Rule {
+func (p *Policy) search(v view) (rule *Rule, steps int) {
 	v.service, v.address = service(v.Endpoint), address(v.Endpoint)
 	if hop := nextHop(v.Destination); len(hop) <= glob.MaxText {
 		v.hop, v.bareHop = hop, bareHost(hop)
 	}
 	for i := range p.Rules {
-		if p.Rules[i].matches(v) {
-			return &p.Rules[i]
+		if p.Rules[i].matches(&v) {
+			return &p.Rules[i], v.steps
 		}
 	}
-	return nil
+	return nil, v.steps
 }
 
-func (r *Rule) matches(v view) bool {
+func (r *Rule) matches(v *view) bool {
 	return !slices.ContainsFunc(r.conditions, func(c condition) bool { return !c.matches(v) })
 }
 
@@ -151,6 +153,13 @@ type view struct {
 	address netip.Addr
 
 	hop, bareHop []byte // the next hop of Destination, and this without brackets and port; nil: too long
+
+	steps int // taken so far
+}
+
+func (v *view) match(g glob.Pattern, text []byte) bool {
+	v.steps += g.Steps(text)
+	return g.Match(text)
 }
 
 func (p *Policy) view(l Labels) view {

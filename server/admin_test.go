@@ -329,3 +329,35 @@ func TestLoweredClientMemory(t *testing.T) {
 		t.Errorf("%s clients were disconnected", n)
 	}
 }
+
+// Many leave in portions.
+func TestLoweredClientMemoryOfMany(t *testing.T) {
+	s := newHandClient(t).conn.server
+	const many = 3 * relievedAtOnce
+	for range many {
+		ours, theirs, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(theirs) })
+		c := newConn(s, s.caches[0], ours, false)
+		if err := s.admit(c); err != nil {
+			t.Fatal(err)
+		}
+		s.descriptors.open++
+		say(theirs, "request\x00find_endp\x00label\x00x")
+		c.Ready(ours, false)
+	}
+	if err := s.caches[0].setLimit("connection_cache_client_memory_limit", 1); err != nil {
+		t.Fatal(err)
+	}
+	for left := many; left > 0; {
+		left -= relievedAtOnce
+		if s.continueLowering(); len(s.clients) != left+1 {
+			t.Fatalf("%d clients, want %d", len(s.clients), left+1)
+		}
+	}
+	if s.continueLowering(); s.caches[0].lowering != nil {
+		t.Error("it goes on")
+	}
+}

@@ -27,7 +27,7 @@ type cache struct {
 	counters    counters
 	activity    *activity
 	faults      faults
-	passed      int // bindings' worth of what look-ups have looked at in vain, not charged yet
+	passed      int // what was done beside the store's Effort, in the same measure, and is not charged yet
 
 	limits       store.Limits    // as configured, or changed at run time
 	lowering     *store.Lowering // these are not in force yet; or nil
@@ -94,6 +94,19 @@ func (c *cache) putBack(connection *store.Connection) {
 	}
 }
 
+// spent returns what was done since the last call, beside what each message takes, in bindings passed over.
+func (c *cache) spent() (n int) {
+	n, c.passed = c.passed+c.store.Effort(), 0
+	return n
+}
+
+// stepsPerBinding is how many steps of a match with a pattern are charged as one binding. Nearly all matches
+// take far fewer than they may.
+const stepsPerBinding = 64
+
+// matched charges a match that may have taken so many steps.
+func (c *cache) matched(steps int) { c.passed += steps / stepsPerBinding }
+
 // taken ends a connection that a client has taken.
 func (c *cache) taken(connection *store.Connection) {
 	fd := connection.FD()
@@ -117,8 +130,7 @@ func (c *cache) findEndpoint(endpoint []byte) *store.Connection {
 
 func (c *cache) findDestination(destination []byte) (*store.Connection, []byte) {
 	for n := 0; n < maxUnfit && !c.paused; n++ {
-		found, property, passed := c.store.FindDestination(destination)
-		c.passed += passed
+		found, property := c.store.FindDestination(destination)
 		if found == nil || c.fit(found) {
 			return found, property
 		}

@@ -42,8 +42,8 @@ type conn struct {
 
 const (
 	// wakeBudget bounds what one client gets done before it is another's turn: the
-	// number of messages, of which a read counts as some, and so do the bindings
-	// that a look-up passes over, and each connection whose far end has hung up.
+	// number of messages, of which a read counts as some, and so does all that takes more
+	// than a message usually does: see cache.spent.
 	wakeBudget         = 32
 	fillCost           = 4
 	bindingsPerMessage = 64
@@ -189,8 +189,7 @@ func (c *conn) unsent(err error) bool {
 // step lets the session take what is there, as long as the replies are few.
 func (c *conn) step() (stepped bool) {
 	for c.budget > 0 && c.hasWork() && len(c.session.out) < enoughOutput && c.session.step(&c.in) {
-		c.budget -= 1 + c.session.cache.passed/bindingsPerMessage
-		c.session.cache.passed = 0
+		c.budget -= 1 + c.session.cache.spent()/bindingsPerMessage
 		stepped = true
 	}
 	c.moved = c.moved || stepped
@@ -260,9 +259,7 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 	}
 	// One byte, so that the descriptor is this byte's, whatever it was written
 	// with, and behind it there may be more.
-	if c.server.full() {
-		c.server.makeRoom()
-	}
+	c.server.makeRoomIfFull()
 	n, fd, lost, err := c.server.wire.ReceiveDescriptor(c.fd, buffer[:1])
 	switch {
 	case lost && fd < 0:

@@ -320,3 +320,18 @@ func TestWatchForgetsWhatWasPutBack(t *testing.T) {
 		t.Errorf("%d are still to be looked at, of one connection", n)
 	}
 }
+
+// What leaves while others do takes the room of those that have left.
+func TestFarewellsAreForgotten(t *testing.T) {
+	var f farewell
+	for range 100 {
+		f.add(3, false)
+	}
+	for range 100_000 {
+		f.add(3, false)
+		f.next()
+	}
+	if f.length() != 100 || cap(f.queue) > 1000 {
+		t.Errorf("%d wait, and there is room for %d", f.length(), cap(f.queue))
+	}
+}

@@ -65,8 +65,8 @@ func (f *farewell) some() {
 func (f *farewell) next() leaving {
 	l := f.queue[f.head]
 	f.head++
-	if f.head == len(f.queue) {
-		f.queue, f.head = f.queue[:0], 0
+	if f.head > len(f.queue)/2 { // else it would grow as long as it is never empty
+		f.queue, f.head = f.queue[:copy(f.queue, f.queue[f.head:])], 0
 	}
 	return l
 }

@@ -15,10 +15,6 @@ type flushing struct {
 	connections, bindings int // dropped
 }
 
-// stepsPerBinding is how many steps of a match are charged as one binding. Nearly all matches take
-// far fewer than they may.
-const stepsPerBinding = 64
-
 // flush begins to drop what the subject and the value say.
 func (s *session) flush(what, value string) {
 	f := &flushing{session: s, label: []byte(value), walk: s.cache.store.Walk(), bindingWalk: s.cache.store.Walk()}
@@ -37,7 +33,7 @@ func (s *session) flush(what, value string) {
 		}
 		pattern := glob.New(value)
 		matches := func(label []byte) bool {
-			s.cache.passed += pattern.Steps(label) / stepsPerBinding
+			s.cache.matched(pattern.Steps(label))
 			return pattern.Match(label)
 		}
 		next = func() bool { return f.matching(matches) }

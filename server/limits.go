@@ -62,8 +62,8 @@ func (s *Server) continueLowering() {
 		if c.lowering == nil {
 			continue
 		}
-		s.relieve() // it may be connection_cache_client_memory_limit that was lowered
-		if c.store.Continue(c.lowering, dropsPerTurn) {
+		relieved := s.relieve() // it may be connection_cache_client_memory_limit that was lowered
+		if c.store.Continue(c.lowering, dropsPerTurn) && relieved {
 			c.lowering = nil
 		}
 	}

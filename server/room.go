@@ -38,14 +38,19 @@ func (c *cache) bounded() store.Limits {
 	return bounded
 }
 
-// full reports whether another connection would need the descriptors of clients. A cache that is
-// alone sees to that by its own limit.
-func (s *Server) full() bool {
-	return s.descriptors.scarce() || len(s.caches) > 1 && s.cached() >= s.room
+// makeRoomIfFull makes room for one more connection, if it would need the descriptors of clients.
+// A cache that is alone sees to these by its own limit. Of several the fullest gives way, so that a
+// busy one cannot empty the others.
+func (s *Server) makeRoomIfFull() {
+	switch {
+	case s.descriptors.scarce():
+		s.makeRoom()
+	case len(s.caches) > 1 && s.cached() >= s.room:
+		s.fullest().store.Evict()
+	}
 }
 
-// makeRoom makes room for one more descriptor, if it can. Of several caches the fullest
-// gives way, so that a busy one cannot empty the others.
+// makeRoom makes room for one more descriptor, if it can.
 func (s *Server) makeRoom() {
 	if !s.farewell.hurry() && s.fullest().store.Evict() {
 		s.farewell.hurry()
@@ -74,9 +79,17 @@ func (s *Server) hold(bytes int) {
 	}
 }
 
-// relieve disconnects those for whom we keep most, if it is too much in all.
-func (s *Server) relieve() {
-	for limit := s.config.ClientMemory; limit > 0 && s.held > limit; {
+// relievedAtOnce bounds how many are disconnected at a time, each of whom is sought among all.
+const relievedAtOnce = 8
+
+// relieve disconnects some for whom we keep most, if it is too much in all. done says that it is not, or
+// not any longer.
+func (s *Server) relieve() (done bool) {
+	limit := s.config.ClientMemory
+	for n := 0; limit > 0 && s.held > limit && len(s.clients) > 0; n++ {
+		if n == relievedAtOnce {
+			return false
+		}
 		var greedy *conn
 		for c := range s.clients {
 			if greedy == nil || c.held > greedy.held {
@@ -87,4 +100,5 @@ func (s *Server) relieve() {
 		greedy.session.fault("disconnected: %d bytes of unfinished requests and unread replies, and more than connection_cache_client_memory_limit with those of others", greedy.held)
 		greedy.close()
 	}
+	return true
 }

@@ -45,4 +45,16 @@ func TestFullestGivesWay(t *testing.T) {
 	if a, b := a.store.Size().Connections, b.store.Size().Connections; a+b != 5 || b < 2 {
 		t.Errorf("%d and %d connections, want 5 in all, and 2 kept by the one that was not busy", a, b)
 	}
+	// What waits for a reply to QUIT is no room for others, as long as there are descriptors.
+	for range 3 {
+		ours, _ := socketPair(t)
+		waits, err := unix.Dup(ours)
+		if err != nil || !s.farewell.linger(waits) {
+			t.Fatal(err)
+		}
+	}
+	save(a, 9)
+	if n := s.cached(); n != 5 || len(s.farewell.lingering) != 3 {
+		t.Errorf("%d connections, want 5, while %d of 3 wait", n, len(s.farewell.lingering))
+	}
 }

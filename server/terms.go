@@ -69,11 +69,13 @@ func newTerms(r *policy.Rule, config *Config) terms {
 	return t
 }
 
-func (j *judge) find(l policy.Labels) *terms {
-	if rule := j.policy.Match(l); rule != nil {
-		return &j.rules[rule.Number]
+// find returns the terms of what is saved under labels, and how many steps that took.
+func (j *judge) find(l policy.Labels) (t *terms, steps int) {
+	rule, steps := j.policy.Match(l)
+	if rule == nil {
+		return &j.others, steps
 	}
-	return &j.others
+	return &j.rules[rule.Number], steps
 }
 
 // hash takes four bytes of each client, where a label would take more. It needs no secret
@@ -87,16 +89,15 @@ func hash(label []byte) uint32 { return crc32.ChecksumIEEE(label) | 1 }
 // endpoint right before it saves the connection there: so that is under the terms of this
 // binding (smtp/smtp_reuse.c, smtp_save_session).
 func (s *session) govern(r *proto.Request) {
-	j := s.cache.judge
 	switch {
-	case j == nil:
+	case s.cache.judge == nil:
 		return
 	case r.Op == proto.SaveDestination:
-		s.terms = j.find(policy.Labels{Destination: r.Destination, Property: r.DestinationProperty, Endpoint: r.Endpoint})
+		s.findTerms(policy.Labels{Destination: r.Destination, Property: r.DestinationProperty, Endpoint: r.Endpoint})
 		s.bound = hash(r.Endpoint)
 	case r.Op == proto.SaveEndpoint:
 		if s.terms == nil || s.bound != hash(r.Endpoint) {
-			s.terms = j.find(policy.Labels{Endpoint: r.Endpoint})
+			s.findTerms(policy.Labels{Endpoint: r.Endpoint})
 		}
 		s.bound = 0
 	default:
@@ -107,6 +108,12 @@ func (s *session) govern(r *proto.Request) {
 		r.TTL = s.terms.ttl
 		s.cache.stats.shortened++
 	}
+}
+
+func (s *session) findTerms(l policy.Labels) {
+	t, steps := s.cache.judge.find(l)
+	s.terms = t
+	s.cache.matched(steps)
 }
 
 // What is handed over from one process to the next stays under the terms that it has; only what

@@ -205,7 +205,8 @@ func TestTerms(t *testing.T) {
 		"c": {line: 3, ttl: none, quit: true, kept: &store.Terms{PerEndpoint: -1, Order: store.NewestFirst}},
 		"d": {line: 4, ttl: none, quit: true, decline: true, kept: &store.Terms{Order: store.NewestFirst}},
 	} {
-		got := *j.find(policy.Labels{Endpoint: []byte(label)})
+		found, _ := j.find(policy.Labels{Endpoint: []byte(label)})
+		got := *found
 		if *got.kept != *want.kept {
 			t.Errorf("%s: %+v, want %+v", label, *got.kept, *want.kept)
 		}
@@ -213,7 +214,7 @@ func TestTerms(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", label, got, want)
 		}
 	}
-	if got := j.find(policy.Labels{Endpoint: []byte("e")}); got != &j.others || got.kept != nil || !got.quit {
+	if got, _ := j.find(policy.Labels{Endpoint: []byte("e")}); got != &j.others || got.kept != nil || !got.quit {
 		t.Errorf("without a rule: %+v", got)
 	}
 }
@@ -477,5 +478,19 @@ func TestRaisedLimitLeavesRules(t *testing.T) {
 	m.next() // the status
 	if remaining := m.next()["remaining"]; remaining == "" || len(remaining) > len("30000") {
 		t.Errorf("it lives for %q ms, and the rule says 30 s", remaining)
+	}
+}
+
+// Who makes us look at many patterns is charged for it.
+func TestPatternsAreCharged(t *testing.T) {
+	c := pureCache(1000, func(int) {})
+	c.judge = newJudge(&Config{Policy: rules(t, strings.Repeat("host=*.example.com keep=2\n", 100))})
+	s := session{cache: c, client: 1}
+	save := func() (charged int) {
+		s.step(&input{fd: -1, bytes: proto.AppendSaveDestination(nil, 2, "d", "host_name="+strings.Repeat("x", 100), "e")})
+		return c.spent() / bindingsPerMessage
+	}
+	if first, again := save(), save(); first < wakeBudget/2 || again != 0 {
+		t.Errorf("charged: %d, and %d for what was seen of late; a wake has %d", first, again, wakeBudget)
 	}
 }

@@ -82,6 +82,9 @@ func (s *Store) Bound() int { return s.bound }
 func (s *Store) Displaced() int { return s.displaced }
 
 func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool {
+	if !s.makeRoom(len(destination) + len(property) + len(endpoint)) {
+		return false
+	}
 	d := s.lookupDestination(destination)
 	for limit, n := s.Limits.PerDestination, 0; d != nil && limit > 0 && d.bindings >= limit && n < dropsPerSave; n++ {
 		s.displace(d.first)
@@ -90,25 +93,34 @@ func (s *Store) makeRoomForBinding(destination, property, endpoint []byte) bool 
 		b, _ := s.soonestBinding()
 		s.displace(b)
 	}
-	return s.makeRoom(len(destination) + len(property) + len(endpoint))
+	return true
 }
 
-// soonestBinding returns the binding that expires first, or one of the earliest if
-// many were refreshed since their timers were set.
-func (s *Store) soonestBinding() (b *binding, ok bool) {
-	const tries = 64 // so many timers may have to be put right
-	for range tries {
-		b, ok = s.bindingTimers.Soonest()
-		if !ok || b.timer.When() == s.deadline(b) {
-			break
+// soonestBinding returns the binding that expires first; if more than 64 were refreshed since their
+// timers were set, it is the first of those that were looked at.
+func (s *Store) soonestBinding() (soonest *binding, ok bool) {
+	const most = 64 // timers that are put right
+	earliest := never
+	for n := 0; ; n++ {
+		b, ok := s.bindingTimers.Soonest()
+		if !ok {
+			return nil, false
 		}
-		s.bindingTimers.Set(&b.timer, b, s.deadline(b))
+		deadline := s.deadline(b)
+		if deadline < earliest {
+			soonest, earliest = b, deadline
+		}
+		if b.timer.When() == deadline || n == most { // no other is due before, but for some of many
+			return soonest, true
+		}
+		s.bindingTimers.Set(&b.timer, b, deadline)
+		s.effort += resetEffort
 	}
-	return b, ok
 }
 
 func (s *Store) displace(b *binding) {
 	s.displaced++
+	s.effort += dropEffort
 	s.dropBinding(b)
 }
 

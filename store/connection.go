@@ -71,7 +71,7 @@ const dropsPerSave = 64
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
 	for limit, n := s.perEndpoint(c.endpoint), 0; limit > 0 && int(c.endpoint.connections) >= limit && n < dropsPerSave; n++ {
-		s.Remove(c.endpoint.soonest(), Evicted)
+		s.evict(c.endpoint.soonest())
 	}
 	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
 		s.Evict()
@@ -98,9 +98,14 @@ func (s *Store) Decline(c *Connection, fd int) {
 func (s *Store) Evict() bool {
 	c, ok := s.connectionTimers.Soonest()
 	if ok {
-		s.Remove(c, Evicted)
+		s.evict(c)
 	}
 	return ok
+}
+
+func (s *Store) evict(c *Connection) {
+	s.effort += dropEffort
+	s.Remove(c, Evicted)
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
@@ -152,20 +157,19 @@ func (s *Store) FindEndpoint(endpoint []byte) *Connection {
 // FindDestination takes a connection out of the store: what FindEndpoint finds for
 // the first of the destination's bindings whose endpoint has one. property is the binding's, a
 // view that ends with the next call of the store. The binding stays as it is. The
-// result is nil when there is no such connection. passed is the number of bindings
-// that were looked at in vain.
-func (s *Store) FindDestination(destination []byte) (c *Connection, property []byte, passed int) {
+// result is nil when there is no such connection.
+func (s *Store) FindDestination(destination []byte) (c *Connection, property []byte) {
 	d := s.lookupDestination(destination)
 	if d == nil {
-		return nil, nil, 0
+		return nil, nil
 	}
 	for b := d.first; b != nil; b = b.next {
 		if b.endpoint.oldest != nil {
-			return s.take(b.endpoint), b.property, passed
+			return s.take(b.endpoint), b.property
 		}
-		passed++
+		s.effort++
 	}
-	return nil, nil, passed
+	return nil, nil
 }
 
 func (s *Store) take(e *endpoint) *Connection {
@@ -187,10 +191,12 @@ func (s *Store) insert(c *Connection, deadline Tick) {
 		older, newer = nil, e.oldest
 		for newer.serial < c.serial {
 			older, newer = newer, newer.newer
+			s.effort++
 		}
 	}
 	for older != nil && older.serial > c.serial {
 		older, newer = older.older, older
+		s.effort++
 	}
 	c.older, c.newer = older, newer
 	if older != nil {

@@ -67,7 +67,7 @@ func (s *Store) crowdedEndpoint(w *Walk) (have func() int, drop func(), more boo
 	if e.terms != nil && e.terms.PerEndpoint != 0 {
 		return nil, nil, true
 	}
-	return func() int { return int(e.connections) }, func() { s.Remove(e.soonest(), Evicted) }, true
+	return func() int { return int(e.connections) }, func() { s.evict(e.soonest()) }, true
 }
 
 // crowdedDestination is crowdedEndpoint for the bindings of destinations.

@@ -100,6 +100,7 @@ type Store struct {
 
 	bound     int // bindings made
 	displaced int // bindings dropped to make room
+	effort    int // see Effort
 
 	connections table.Table[*Connection] // those in the store, by descriptor
 	places      places                   // of the bindings
@@ -186,13 +187,26 @@ func (s *Store) Clear() {
 // of what is stored: a save that needs more is refused, and the next one finds what was dropped.
 const dropsForText = 1024
 
+// What costs more than to pass over a binding, see Effort.
+const (
+	dropEffort  = 16
+	resetEffort = 4
+)
+
+// Effort returns how much has been done since the last call beyond what each operation does: bindings
+// and connections that were passed over, and what was dropped to make room, in as many of the former.
+func (s *Store) Effort() (n int) {
+	n, s.effort = s.effort, 0
+	return n
+}
+
 // makeRoom makes room for so many bytes of text, and reports whether there is.
 func (s *Store) makeRoom(text int) bool {
 	if s.Limits.Text > 0 && text > s.Limits.Text {
 		return false // whatever is dropped
 	}
-	for n := 0; s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text; n++ {
-		if n == dropsForText || !s.dropSoonest() {
+	for most := s.effort + dropsForText*dropEffort; s.Limits.Text > 0 && s.size.Text+text > s.Limits.Text; {
+		if s.effort >= most || !s.dropSoonest() {
 			return false
 		}
 	}
@@ -205,7 +219,7 @@ func (s *Store) dropSoonest() bool {
 	b, binding := s.soonestBinding()
 	switch {
 	case connection && (!binding || c.timer.When() <= s.deadline(b)):
-		s.Remove(c, Evicted)
+		s.evict(c)
 	case binding:
 		s.displace(b)
 	default:
@@ -230,5 +244,11 @@ func stamped(stamp uint64) Tick { return Tick(stamp >> stampBits) }
 // hash is never 0, see index.
 func (s *Store) hash(text []byte) uint64 { return max(maphash.Bytes(s.seed, text), 1) }
 
-// remember copies a label or property into a buffer that is used again.
-func remember(buffer, text []byte) []byte { return append(buffer[:0], text...) }
+// remember copies a label or property into a buffer that is used again, if it is not much too
+// large: what is kept beside the texts is not counted.
+func remember(buffer, text []byte) []byte {
+	if cap(buffer) > 2*len(text)+64 {
+		buffer = nil
+	}
+	return append(buffer[:0], text...)
+}

@@ -347,7 +347,7 @@ func (m *machine) findEndpoint(t *rapid.T) {
 
 func (m *machine) findDestination(t *rapid.T) {
 	name := aName.Draw(t, "destination")
-	c, property, _ := m.store.FindDestination([]byte(name))
+	c, property := m.store.FindDestination([]byte(name))
 	want, wantProperty, ok := m.twin.findDestination(name)
 	if string(property) != wantProperty {
 		t.Fatalf("property %q, want %q", property, wantProperty)
@@ -552,7 +552,7 @@ func TestNothingIsAllocatedInTheSteadyState(t *testing.T) {
 			s.Save(s.Prepare(label, property), 6, now+1000)
 		}
 		for range labels {
-			c, _, _ := s.FindDestination(destination)
+			c, _ := s.FindDestination(destination)
 			s.Release(c)
 		}
 		for _, label := range labels {
