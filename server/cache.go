@@ -34,6 +34,8 @@ type cache struct {
 	room         *int            // connections that the descriptors allow
 	clientMemory *int            // connection_cache_client_memory_limit, of all caches
 
+	restoring *store.Restoring // until we are the server, if another one was before
+
 	// For admin requests.
 	administrator func(client int) (refusal string)
 	describe      func(fd int) (kind, remote string)

@@ -367,6 +367,9 @@ func (c *conn) fail(err error) {
 // sent and nobody took is closed.
 func (c *conn) close() {
 	c.session.abandon()
+	if c.transfer != nil {
+		c.transfer.end()
+	}
 	if c.in.fd >= 0 {
 		c.server.descriptors.close(c.in.fd)
 		c.in.fd = -1

@@ -23,13 +23,14 @@ func BenchmarkTakeOver(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	restoring := old.caches[0].store.Restore()
 	for i := range connections {
 		fd, err := unix.FcntlInt(uintptr(file), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
 		property := fmt.Sprintf("%064d", i)
-		c := old.caches[0].store.Restore([]byte(fmt.Sprintf("%032d", i)), []byte(property), fd, uint64(i), timerwheel.Tick(1<<20))
+		c := restoring.Connection([]byte(fmt.Sprintf("%032d", i)), []byte(property), fd, uint64(i), timerwheel.Tick(1<<20))
 		old.caches[0].watch.begin(c)
 	}
 	for b.Loop() {

@@ -3,9 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,10 +34,12 @@ type transfer struct {
 	steps []func() (done bool, err error)
 }
 
-// sentCache is what the successor has of a cache: deadlines by serial numbers.
+// sentCache is what the successor has of a cache, deadlines by serial numbers, and what has changed since
+// it was begun.
 type sentCache struct {
 	*cache
-	items map[uint64]timerwheel.Tick
+	items   map[uint64]timerwheel.Tick
+	journal *store.Journal
 }
 
 // continueSuccessions goes on with those who want to be our successor, and have room for more.
@@ -69,6 +69,8 @@ func (s *Server) refusal(c *conn) string {
 		return "only the server's own user may"
 	case s.stop:
 		return "the server is stopping"
+	case s.transfer != nil && s.transfer != c.transfer:
+		return "another process is about to"
 	}
 	return ""
 }
@@ -86,9 +88,10 @@ func (s *Server) refuseSuccessor(c *conn, reason string) {
 
 func (s *Server) newTransfer(c *conn) *transfer {
 	t := &transfer{server: s, client: c, channel: handover.NewChannel(c.fd)}
+	s.transfer = t
 	t.steps = append(t.steps, t.greet)
 	for _, cache := range s.caches {
-		sent := &sentCache{cache, make(map[uint64]timerwheel.Tick)}
+		sent := &sentCache{cache, make(map[uint64]timerwheel.Tick), cache.store.BeginJournal()}
 		t.caches = append(t.caches, sent)
 		connections, bindings := cache.store.Walk(), cache.store.Walk()
 		t.steps = append(t.steps,
@@ -131,6 +134,15 @@ func (t *transfer) proceed() {
 func (t *transfer) fail(err error) {
 	t.server.config.Log.Warningf("%s has not taken over: %v", clientName{&t.client.session}, err)
 	t.client.close()
+}
+
+// end is called when the client is gone, which is not our successor.
+func (t *transfer) end() {
+	t.channel.Discard()
+	for _, c := range t.caches {
+		c.store.EndJournal()
+	}
+	t.server.transfer = nil
 }
 
 func (t *transfer) greet() (done bool, err error) {
@@ -216,7 +228,6 @@ func (t *transfer) sendRest() (count handover.End, err error) {
 	s := t.server
 	if err := t.channel.Send(&handover.Record{Stopped: &handover.Stopped{
 		StatisticsDue: uint64(s.statistics.timer.When()),
-		IdleDue:       dueTick(&s.idle.timer),
 		Served:        s.served,
 	}}); err != nil {
 		return count, err
@@ -238,20 +249,25 @@ func (t *transfer) sendRest() (count handover.End, err error) {
 
 // sendChanges sends a cache with what the successor has not, or has and should not.
 func (t *transfer) sendChanges(c *sentCache) error {
+	record := c.record()
 	var bindings []store.Binding
-	for b := range c.store.Bindings() {
-		if !c.has(b.Serial, b.Deadline) {
+	for serial, b := range c.journal.Bindings() {
+		switch sent, ok := c.items[serial]; {
+		case ok && b.Gone():
+			record.Gone = append(record.Gone, serial)
+		case !b.Gone() && !(ok && sent == b.Deadline):
 			bindings = append(bindings, b)
 		}
 	}
 	var connections []*store.Connection
-	for connection := range c.store.Connections() {
-		if !c.has(connection.Serial(), connection.Deadline()) {
+	for serial, connection := range c.journal.Connections() {
+		switch _, ok := c.items[serial]; {
+		case ok && connection == nil:
+			record.Gone = append(record.Gone, serial)
+		case !ok && connection != nil:
 			connections = append(connections, connection)
 		}
 	}
-	record := c.record()
-	record.Gone = slices.Collect(maps.Keys(c.items)) // what is left of it
 	var sockets []int
 	for _, l := range t.server.listeners {
 		if l.cache == c.cache {
@@ -285,13 +301,6 @@ func (t *transfer) sendBatch(b *batch, last bool) error {
 	err := t.channel.Send(&b.record, b.descriptors...)
 	*b = batch{}
 	return err
-}
-
-// has reports whether the successor has something as it is. Each is asked for once.
-func (c *sentCache) has(serial uint64, deadline timerwheel.Tick) bool {
-	sent, ok := c.items[serial]
-	delete(c.items, serial)
-	return ok && sent == deadline
 }
 
 // sendClients sends the clients of a cache, but for the successor.
@@ -444,14 +453,15 @@ func (s *Server) release() {
 		s.timers.Stop(&c.watch.timer.timer)
 		c.store = store.New(nil)
 	}
+	s.held = 0
+	s.timers.Stop(&s.statistics.timer) // the successor has these
 	s.beginStop()
 	s.cleared = true
 	s.set(&s.grace, farewellGrace)
 }
 
-// forget closes our descriptor of what another process has as well.
+// forget closes our descriptor of what another process has as well, or had.
 func (s *Server) forget(fd int) {
 	s.loop.Remove(fd)
-	unix.Close(fd)
-	s.descriptors.open--
+	s.descriptors.close(fd)
 }

@@ -113,7 +113,8 @@ type Server struct {
 	stopped   bool // without waiting any longer
 	succeeded bool // another process has everything
 
-	successors []*conn // who ask to be that
+	successors []*conn   // who ask to be that
+	transfer   *transfer // to one of them; or nil
 
 	// Shared by all clients, one at a time.
 	received [readSize]byte

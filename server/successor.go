@@ -187,9 +187,9 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 		if err != nil {
 			return err
 		}
-		if cache == nil && r.Cache == nil && r.Stopped == nil {
+		if cache == nil && (r.Bindings != nil || r.Connections != nil || r.Client != nil || r.End != nil) {
 			closeAll(descriptors)
-			return errors.New("the first record is not a cache")
+			return errors.New("what the server sends does not begin with a cache")
 		}
 		switch {
 		case r.Stopped != nil:
@@ -203,7 +203,7 @@ func (p *Predecessor) receiveAll(h *handover.Hello, through string) error {
 			cache, err = s.restoreCache(name, r.Cache, descriptors)
 		case r.Bindings != nil:
 			for _, b := range r.Bindings {
-				cache.store.RestoreBinding(store.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint,
+				cache.restoring.Binding(store.Binding{Destination: b.Destination, Property: b.Property, Endpoint: b.Endpoint,
 					Deadline: timerwheel.Tick(b.Deadline), Serial: b.Serial})
 			}
 			closeAll(descriptors)
@@ -256,9 +256,6 @@ func (s *Server) continueTimers(r *handover.Stopped) {
 	if s.idle.timer.Pending() {
 		s.set(&s.idle, s.config.MaxIdle)
 	}
-	if r.IdleDue > 0 && s.config.MaxIdle > 0 {
-		s.timers.Set(&s.idle.timer, &s.idle, timerwheel.Tick(r.IdleDue))
-	}
 	s.served = r.Served
 }
 
@@ -272,7 +269,16 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 		s.caches = append(s.caches, cache)
 		s.added = append(s.added, name)
 	}
-	s.dropGone(cache, r.Gone)
+	if cache.restoring == nil {
+		cache.restoring = cache.store.Restore()
+	}
+	for _, serial := range r.Gone {
+		// Others may use the connections: nothing is said on them.
+		if connection := cache.restoring.Withdraw(serial); connection != nil {
+			s.forget(connection.FD())
+			cache.store.Release(connection)
+		}
+	}
 	cache.store.SkipTo(r.Serial)
 	cache.stats.since = r.Since
 	cache.stats.each(func(name string, counter *int) { *counter = int(r.Counters[name]) })
@@ -287,38 +293,6 @@ func (s *Server) restoreCache(name string, r *handover.Cache, sockets []int) (*c
 		s.inherited = append(s.inherited, fd)
 	}
 	return cache, nil
-}
-
-// dropGone takes out what has left the predecessor's cache since it was received. Others may use
-// the connections: nothing is said on them.
-func (s *Server) dropGone(c *cache, serials []uint64) {
-	if len(serials) == 0 {
-		return
-	}
-	gone := make(map[uint64]bool, len(serials))
-	for _, serial := range serials {
-		gone[serial] = true
-	}
-	var connections []*store.Connection
-	for connection := range c.store.Connections() {
-		if gone[connection.Serial()] {
-			connections = append(connections, connection)
-		}
-	}
-	var bindings []store.Binding
-	for b := range c.store.Bindings() {
-		if gone[b.Serial] {
-			bindings = append(bindings, b)
-		}
-	}
-	for _, connection := range connections {
-		s.forget(connection.FD())
-		c.store.Withdraw(connection)
-		c.store.Release(connection)
-	}
-	for _, b := range bindings {
-		c.store.DropBinding(b)
-	}
 }
 
 func (s *Server) cacheNamed(name string) *cache {
@@ -336,7 +310,7 @@ func (s *Server) restoreConnection(c *cache, r *handover.Connection, fd int) *st
 	if t != nil {
 		c.watch.polite(fd, t.quit)
 	}
-	connection := c.store.Restore(r.Endpoint, r.Property, fd, r.Serial, timerwheel.Tick(r.Deadline))
+	connection := c.restoring.Connection(r.Endpoint, r.Property, fd, r.Serial, timerwheel.Tick(r.Deadline))
 	if t != nil {
 		c.store.Govern(connection, t.kept)
 	}
@@ -372,7 +346,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 	}
 	if r.Found != nil {
 		session.connection = s.restoreConnection(cache, r.Found, rest[0])
-		cache.store.Withdraw(session.connection)
+		cache.restoring.Withdraw(r.Found.Serial)
 		rest = rest[1:]
 	}
 	if r.HasArrived {
@@ -402,6 +376,7 @@ func checkState(r *handover.Client) error {
 // room for leaves in the next turns.
 func (s *Server) begin() {
 	for _, c := range s.caches {
+		c.restoring = nil
 		c.lower()
 	}
 	s.adaptToLimit()

@@ -55,6 +55,9 @@ func (s *Store) expire(at *slotted, deadline Tick) {
 		s.bindingTimers.Set(&at.binding.timer, at.binding, deadline)
 	}
 	at.deadline = deadline
+	if s.journal != nil { // else the binding itself is not looked at
+		s.noteBinding(at.binding, true)
+	}
 }
 
 func (s *Store) bindingKey(destination, property, endpoint []byte) key {
@@ -187,6 +190,7 @@ func unlink(b *binding) {
 
 // dropBinding is the reverse of bind.
 func (s *Store) dropBinding(b *binding) {
+	s.noteBinding(b, false)
 	s.bindingTimers.Stop(&b.timer)
 	d := b.destination
 	unlink(b)

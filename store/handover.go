@@ -15,6 +15,9 @@ type Binding struct {
 	of *binding
 }
 
+// Gone reports whether there is no such binding.
+func (b Binding) Gone() bool { return b.of == nil }
+
 // Saved returns when the binding was saved first.
 func (b Binding) Saved() Tick { return stamped(b.Serial) }
 
@@ -59,9 +62,22 @@ func (s *Store) Serial() uint64 { return s.last }
 // SkipTo makes the serial numbers go on behind serial.
 func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
 
-// RestoreBinding saves a binding as it was in another store, whose clock is this one's: at its
-// place by its serial number. It is not counted by Bound. Limits do not hold for what is restored, see Lower.
-func (s *Store) RestoreBinding(b Binding) {
+// Restoring puts into a store what was in another one, whose clock is the same, and takes some of it
+// out again. Limits do not hold for that, see Lower.
+type Restoring struct {
+	*Store
+	bindings    map[uint64]*binding // by serial number
+	connections map[uint64]*Connection
+}
+
+// Restore begins to restore.
+func (s *Store) Restore() *Restoring {
+	return &Restoring{s, make(map[uint64]*binding), make(map[uint64]*Connection)}
+}
+
+// Binding saves a binding as it was: at its place by its serial number. It is not counted by Bound. If
+// it is there already it gets the deadline.
+func (s *Restoring) Binding(b Binding) {
 	key := s.bindingKey(b.Destination, b.Property, b.Endpoint)
 	at := s.lookupBinding(key)
 	if at == nil {
@@ -75,17 +91,30 @@ func (s *Store) RestoreBinding(b Binding) {
 			previous = previous.previous
 		}
 		link(of, previous)
+		s.bindings[b.Serial] = of
 	}
 	s.expire(at, b.Deadline)
 }
 
-// Restore puts a connection into the store as RestoreBinding does. The store owns fd from now on.
-func (s *Store) Restore(endpoint, property []byte, fd int, serial uint64, deadline Tick) *Connection {
+// Connection saves a connection as it was. The store owns fd from now on.
+func (s *Restoring) Connection(endpoint, property []byte, fd int, serial uint64, deadline Tick) *Connection {
 	c := s.prepare(endpoint, property)
 	c.fd, c.serial = int32(fd), serial
 	s.insert(c, deadline)
+	s.connections[serial] = c
 	return c
 }
 
-// Withdraw takes a connection out of the store, as a find does.
-func (s *Store) Withdraw(c *Connection) { s.remove(c) }
+// Withdraw takes out what has that serial number, if anything. A connection is returned, as by a find.
+func (s *Restoring) Withdraw(serial uint64) *Connection {
+	if b := s.bindings[serial]; b != nil {
+		delete(s.bindings, serial)
+		s.dropBinding(b)
+	}
+	c := s.connections[serial]
+	if c != nil {
+		delete(s.connections, serial)
+		s.remove(c)
+	}
+	return c
+}

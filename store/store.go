@@ -98,9 +98,10 @@ type Store struct {
 	size  Size
 	last  uint64 // what was stamped last
 
-	bound     int // bindings made
-	displaced int // bindings dropped to make room
-	effort    int // see Effort
+	bound     int      // bindings made
+	displaced int      // bindings dropped to make room
+	effort    int      // see Effort
+	journal   *Journal // or nil
 
 	connections table.Table[*Connection] // those in the store, by descriptor
 	places      places                   // of the bindings

@@ -35,7 +35,9 @@ func TestLongTextsTakeTurns(t *testing.T) {
 func TestEffort(t *testing.T) {
 	s := New(func(int, Reason) {})
 	const many = 100
-	save := func(name string, deadline Tick) bool { return s.SaveDestination([]byte(name), nil, []byte("e"), deadline) }
+	save := func(name string, deadline Tick) bool {
+		return s.SaveDestination([]byte(name), nil, []byte("e"), deadline)
+	}
 	for i := range many {
 		save(fmt.Sprintf("%04d", i), 10)
 	}

@@ -20,8 +20,8 @@ import (
 // (connection_cache_protocol_timeout).
 const Patience = time.Second
 
-// All of it may take so long, whatever the other side does meanwhile: while the predecessor serves, and
-// when it stands still.
+// All of receiving may take so long, whatever the other side does meanwhile: while the predecessor serves, and
+// when it stands still. Then all of sending may, too.
 const (
 	copyTime  = time.Minute
 	stillTime = 10 * time.Second

@@ -69,7 +69,6 @@ type Hello struct {
 // 0 is none.
 type Stopped struct {
 	StatisticsDue uint64
-	IdleDue       uint64
 	Served        bool // there has been a client
 }
 

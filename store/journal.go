@@ -1,0 +1,72 @@
+package store
+
+import (
+	"iter"
+	"maps"
+	"slices"
+)
+
+// Journal notes what changes in a store from a moment on, by serial numbers.
+type Journal struct {
+	store       *Store
+	bindings    map[uint64]*binding    // nil: it has left
+	connections map[uint64]*Connection // the same
+}
+
+// BeginJournal begins the only journal of the store, which lasts until EndJournal.
+func (s *Store) BeginJournal() *Journal {
+	s.journal = &Journal{s, make(map[uint64]*binding), make(map[uint64]*Connection)}
+	return s.journal
+}
+
+// EndJournal ends it.
+func (s *Store) EndJournal() { s.journal = nil }
+
+// Bindings returns those that have come, have got another deadline, or have left: these are zero. They
+// are in the order of their serial numbers.
+func (j *Journal) Bindings() iter.Seq2[uint64, Binding] {
+	return func(yield func(uint64, Binding) bool) {
+		for _, serial := range slices.Sorted(maps.Keys(j.bindings)) {
+			var view Binding
+			if b := j.bindings[serial]; b != nil {
+				view = j.store.view(b)
+			}
+			if !yield(serial, view) {
+				return
+			}
+		}
+	}
+}
+
+// Connections returns those that have come, or have left: these are nil.
+func (j *Journal) Connections() iter.Seq2[uint64, *Connection] {
+	return func(yield func(uint64, *Connection) bool) {
+		for _, serial := range slices.Sorted(maps.Keys(j.connections)) {
+			if !yield(serial, j.connections[serial]) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) noteBinding(b *binding, stays bool) {
+	if s.journal == nil {
+		return
+	}
+	serial := b.serial
+	if !stays {
+		b = nil
+	}
+	s.journal.bindings[serial] = b
+}
+
+func (s *Store) noteConnection(c *Connection, stays bool) {
+	if s.journal == nil {
+		return
+	}
+	serial := c.serial
+	if !stays {
+		c = nil
+	}
+	s.journal.connections[serial] = c
+}
