@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -85,10 +86,10 @@ func daemon() {
 	if err != nil {
 		d.Log.Fatalf("%v", err)
 	}
-	finish := func() {}
+	var finished chan struct{}
 	if d.Stdin {
 		var client int
-		client, finish, err = standardInput()
+		client, finished, err = standardInput()
 		if err == nil {
 			err = s.Adopt(client)
 		}
@@ -96,11 +97,15 @@ func daemon() {
 			d.Log.Fatalf("standard input: %v", err)
 		}
 	}
-	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
+	end := endOnSignal(unix.SIGTERM, unix.SIGINT)
+	end.server(s)
 	if err := s.Run(); err != nil {
 		d.Log.Fatalf("%v", err)
 	}
-	finish()
+	if d.Stdin {
+		signal.Reset(unix.SIGTERM, unix.SIGINT) // nothing is lost any longer
+		waitForOutput(finished, end.asked.Load())
+	}
 }
 
 // loadPolicy reads a file of rules, if there is one.
@@ -111,13 +116,31 @@ func loadPolicy(file string) (*policy.Policy, error) {
 	return policy.Load(file)
 }
 
-// stopOnSignal makes signals end the server in good order.
-func stopOnSignal(s *server.Server, numbers ...os.Signal) {
+// ender makes signals end the server in good order.
+type ender struct {
+	asked   atomic.Bool
+	current atomic.Pointer[server.Server] // nil: there is none yet
+}
+
+func endOnSignal(numbers ...os.Signal) *ender {
+	e := &ender{}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, numbers...)
 	go func() {
 		for range signals {
-			s.Stop()
+			e.asked.Store(true)
+			if s := e.current.Load(); s != nil {
+				s.Stop()
+			}
 		}
 	}()
+	return e
+}
+
+// server says which one is to end, also at a signal that has come before.
+func (e *ender) server(s *server.Server) {
+	e.current.Store(s)
+	if e.asked.Load() {
+		s.Stop()
+	}
 }

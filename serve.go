@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -168,7 +167,26 @@ func (o *serveOptions) addPath(path string) error {
 }
 
 // serveSockets serves until a signal or max_idle ends it, or another process takes over.
-func serveSockets(o serveOptions, service *service) (err error) {
+func serveSockets(o serveOptions, service *service) error {
+	service.reportOn(&o.config)
+	next := &successor{log: o.config.Log, service: service, patience: successorPatience}
+	o.config.Succeeded = next.succeeded
+	end := endOnSignal(unix.SIGTERM, unix.SIGINT)
+	next.startOnSignal(unix.SIGHUP)
+	err := serveOnce(o, service, next, end)
+	if errors.Is(err, server.ErrDied) && !end.asked.Load() {
+		o.config.Log.Warningf("%v: starting with an empty cache", err)
+		o.takeOver = false
+		err = serveOnce(o, service, next, end)
+	}
+	if errors.Is(err, server.ErrDied) { // a signal has ended both
+		return nil
+	}
+	return err
+}
+
+// serveOnce is serveSockets, but for what to do when the server has died from which we take over.
+func serveOnce(o serveOptions, service *service, next *successor, end *ender) (err error) {
 	if o.config.Policy, err = loadPolicy(o.policyFile); err != nil {
 		return err
 	}
@@ -190,25 +208,14 @@ func serveSockets(o serveOptions, service *service) (err error) {
 	if len(caches) == 0 && !before.there() { // systemd's went with the server before
 		return errors.New("there is no socket to serve")
 	}
-	service.reportOn(&o.config)
-	next := successor{log: log, service: service}
-	o.config.Succeeded = next.succeeded
 	s, err := server.New(o.config, caches...)
 	if err != nil {
 		return err
 	}
 	// Before anybody can take us for the server.
-	stopOnSignal(s, unix.SIGTERM, unix.SIGINT)
-	next.startOnSignal(s, unix.SIGHUP)
-	sockets, err = before.takeOver(s, sockets)
-	switch {
-	case errors.Is(err, server.ErrDied):
-		log.Warningf("%v: starting with an empty cache", err)
-		signal.Reset()
-		closeSockets(sockets)
-		o.takeOver = false
-		return serveSockets(o, service)
-	case err != nil:
+	end.server(s)
+	next.server.Store(s)
+	if sockets, err = before.takeOver(s, sockets, end); err != nil {
 		return err
 	}
 	for _, path := range o.paths {

@@ -54,20 +54,27 @@ func openSockets(paths []string, mode uint32, shared bool) (opened []socket, err
 // socket on which nobody listens, now that the server has closed its own.
 func closeSockets(sockets []socket) {
 	for i := range sockets {
-		s := &sockets[i]
-		switch {
-		case s.claimed:
-			if unlock, err := lockDirectory(s.path); err == nil {
-				_ = removeStale(s.path) // or it is somebody else's
-				unlock()
-			}
-		case s.created != nil:
-			unix.Close(s.fd)
-			if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
-				os.Remove(s.path)
-			}
+		sockets[i].close()
+		sockets[i].claimed, sockets[i].created = false, nil
+	}
+}
+
+func (s *socket) close() {
+	if s.created != nil {
+		defer unix.Close(s.fd)
+	}
+	unlock, err := lockDirectory(s.path)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	switch {
+	case s.claimed:
+		_ = removeStale(s.path) // or it is somebody else's
+	case s.created != nil:
+		if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
+			os.Remove(s.path)
 		}
-		s.claimed, s.created = false, nil
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,10 +78,13 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 		if err != nil {
 			return none, fmt.Errorf("socket: %w", err)
 		}
-		// Connecting waits while the listen queue of a server that hangs is full.
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		// Connecting waits while the listen queue of a server that hangs is full. What is sent before
+		// its sender is asked for comes from nobody.
+		err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1}),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+		if err != nil {
 			unix.Close(fd)
-			return none, fmt.Errorf("SO_SNDTIMEO: %w", err)
+			return none, fmt.Errorf("setsockopt: %w", err)
 		}
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 		if err == nil {
@@ -101,7 +105,7 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 
 // takeOver makes s the server in the place of the one before, and returns the sockets that are
 // ours then. If none was there it does nothing.
-func (b serverBefore) takeOver(s *server.Server, sockets []socket) ([]socket, error) {
+func (b serverBefore) takeOver(s *server.Server, sockets []socket, end *ender) ([]socket, error) {
 	if !b.there() {
 		return sockets, nil
 	}
@@ -116,6 +120,11 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket) ([]socket, er
 			return sockets, err
 		}
 	}
+	if end.asked.Load() { // else we would be the server, and end
+		err := errors.New("stopped by a signal")
+		predecessor.Refuse(err.Error())
+		return sockets, err
+	}
 	if err := predecessor.Confirm(); err != nil {
 		return sockets, fmt.Errorf("take over: %w", err)
 	}
@@ -128,29 +137,42 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket) ([]socket, er
 	return sockets, nil
 }
 
+const (
+	// successorPatience is how long a successor may take. Its hand-over has a minute, see internal/handover.
+	successorPatience = 90 * time.Second
+	// mainPIDPatience is how long to wait for systemd to take what it has to know.
+	mainPIDPatience = 5 * time.Second
+)
+
 // successor is a process that is to take our place: this program's file, which may be another one
 // by now, with the same arguments.
 type successor struct {
-	log     server.Logger
-	service *service
-	process atomic.Pointer[os.Process] // nil: there is none
+	log      server.Logger
+	service  *service
+	patience time.Duration
+	server   atomic.Pointer[server.Server] // whose place it is; nil: there is none yet
+	process  atomic.Pointer[os.Process]    // nil: there is none
 }
 
 // startOnSignal starts a successor at each signal.
-func (n *successor) startOnSignal(s *server.Server, number os.Signal) {
+func (n *successor) startOnSignal(number os.Signal) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, number)
 	go func() {
 		for range signals {
 			n.service.tell(n.service.notifier.Reloading("starting another process to take over"))
-			if err := n.start(s); err != nil {
+			if err := n.start(); err != nil {
 				n.fail(err)
 			}
 		}
 	}()
 }
 
-func (n *successor) start(s *server.Server) error {
+func (n *successor) start() error {
+	s := n.server.Load()
+	if s == nil {
+		return errors.New("this process does not serve yet")
+	}
 	if os.Getpid() == 1 {
 		return errors.New("a container ends with its first process; start another container with -takeover")
 	}
@@ -167,19 +189,34 @@ func (n *successor) start(s *server.Server) error {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "successor")
 	defer theirs.Close()
-	command := exec.Command(path, os.Args[1:]...)
-	command.Args[0] = os.Args[0]
-	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
-	command.ExtraFiles = []*os.File{theirs} // descriptor 3
-	command.Env = append(os.Environ(), predecessorVariable+"=3")
-	if err := command.Start(); err != nil {
+	if err := n.run(path, theirs); err != nil {
 		unix.Close(pair[0])
 		return err
 	}
-	n.process.Store(command.Process)
 	s.Introduce(pair[0])
+	return nil
+}
+
+// run runs a program that is to ask to be our successor.
+func (n *successor) run(path string, connection *os.File) error {
+	command := exec.Command(path, os.Args[1:]...)
+	command.Args[0] = os.Args[0]
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	command.ExtraFiles = []*os.File{connection} // descriptor 3
+	command.Env = append(os.Environ(), predecessorVariable+"=3")
+	if err := command.Start(); err != nil {
+		return err
+	}
+	n.process.Store(command.Process)
+	late := time.AfterFunc(n.patience, func() {
+		if n.process.Load() == command.Process {
+			n.log.Warningf("process %d was started to take over and has not done so within %v", command.Process.Pid, n.patience)
+			command.Process.Kill()
+		}
+	})
 	go func() {
 		_ = command.Wait() // how it has ended is in the state
+		late.Stop()
 		if n.process.CompareAndSwap(command.Process, nil) {
 			n.fail(fmt.Errorf("%s has ended: %v", path, command.ProcessState))
 		}
@@ -193,9 +230,18 @@ func (n *successor) fail(err error) {
 }
 
 // succeeded is called when a process has taken over. If it is the one that was started here, it is
-// systemd's service now.
+// systemd's service now, and that is the last that systemd hears of us: else it would take the service for ended.
 func (n *successor) succeeded(pid int) {
-	if p := n.process.Swap(nil); p != nil && p.Pid == pid {
-		n.service.tell(n.service.notifier.MainPID(pid))
+	p := n.process.Swap(nil)
+	if p == nil || p.Pid != pid {
+		return
+	}
+	err := n.service.notifier.MainPID(pid)
+	for end := time.Now().Add(mainPIDPatience); errors.Is(err, unix.EAGAIN) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // others serve now
+		err = n.service.notifier.MainPID(pid)
+	}
+	if err != nil {
+		n.log.Warningf("systemd: %v", err)
 	}
 }

@@ -100,12 +100,11 @@ func (s *session) setLimit(name, value string) {
 // for each, so that no other request pays for it.
 func administrator(client int) (refusal string) {
 	who, err := unix.GetsockoptUcred(client, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	own := uint32(unix.Geteuid())
 	switch {
 	case err != nil:
 		return fmt.Sprintf("not allowed: the kernel does not tell who asks: %v", err)
-	case who.Uid != 0 && who.Uid != own:
-		return fmt.Sprintf("not allowed: user %d asks; it takes root, or user %d, which this cache runs as", who.Uid, own)
+	case who.Uid != 0 && !ownUser(who.Uid):
+		return fmt.Sprintf("not allowed: user %d asks; it takes root, or user %d, which this cache runs as", who.Uid, unix.Geteuid())
 	}
 	return ""
 }

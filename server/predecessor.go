@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +64,7 @@ func (s *Server) continueSuccessions() {
 func (s *Server) refusal(c *conn) string {
 	who, err := unix.GetsockoptUcred(c.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	switch {
-	case err != nil || int(who.Uid) != os.Geteuid():
+	case err != nil || !ownUser(who.Uid):
 		return "only the server's own user may"
 	case s.stop:
 		return "the server is stopping"

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -165,7 +164,7 @@ func (p *Predecessor) ask(socket int) error {
 // who once made the listening socket, which may be systemd.
 func (p *Predecessor) identify() error {
 	who := p.channel.Peer()
-	if who == nil || int(who.Uid) != os.Geteuid() {
+	if who == nil || !ownUser(who.Uid) {
 		return errors.New("the server runs as another user")
 	}
 	if process, err := unix.PidfdOpen(int(who.Pid), 0); err == nil {

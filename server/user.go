@@ -1,0 +1,24 @@
+package server
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// overflowUser is whom the kernel shows in the place of a user who is not known in our user namespace
+// (user_namespaces(7), /proc/sys/kernel/overflowuid): often called nobody.
+const overflowUser = 65534
+
+// ownUser reports whether a user is the one that we run as. Where strangers look like that one, nobody is.
+func ownUser(uid uint32) bool {
+	own := uint32(unix.Geteuid())
+	return uid == own && (own != overflowUser || allUsersKnown())
+}
+
+// allUsersKnown reports whether our user namespace has all users.
+func allUsersKnown() bool {
+	users, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(users)), " ") == "0 0 4294967295"
+}
