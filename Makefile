@@ -8,6 +8,7 @@
 # make soak       the chaos test for DURATION (10m), pictures and figures in OUT (build/soak)
 # make deb        build/scache_VERSION_ARCHITECTURE.deb; make install [DESTDIR=] [PREFIX=/usr/local] without a package
 # make screenshots  docs/top.png and docs/dashboard.png anew
+# make profile    default.pgo anew, by which the compiler inlines
 # make bench      micro-benchmarks, then bench/RESULTS.md and its pictures anew (7 minutes)
 
 VERSION    := $(shell cat VERSION)

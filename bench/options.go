@@ -90,7 +90,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	sweeps := flags.String("sweep", "", "measure growth over these (`clients,cached,bound`)")
 	flags.BoolVar(&o.Burst, "burst", false, "watch the connections of a burst in a cache with little to do, in place of the goals")
 	flags.BoolVar(&o.TakeOvers, "takeover", false, "have another process take over from ours again and again, in place of the goals")
-	flags.StringVar(&o.Report, "report", "", "measure the goals, all sweeps and the burst, longer, and write the results to this `file` and pictures beside it")
+	flags.StringVar(&o.Report, "report", "", "measure the goals, all sweeps, the burst and take-overs, longer, and write the results to this `file` and pictures beside it")
 	flags.StringVar(&o.Out, "out", "", "write pictures (SVG and PNG) and results.json into this `directory`")
 	flags.BoolVar(&o.JSON, "json", false, "write the results to standard output as JSON; the tables go to standard error")
 

@@ -14,6 +14,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,7 @@ func (c *Client) SaveEndpoint(ctx context.Context, ttl time.Duration, endpoint, 
 			return err
 		}
 		if string(reply) != proto.DummyMessage {
-			return statusOfSave(reply)
+			return cmp.Or(statusOfSave(reply), fmt.Errorf("scache: unexpected reply %q", reply))
 		}
 		if err := c.sendDescriptor(raw); err != nil {
 			return err

@@ -155,7 +155,7 @@ func (s *session) request(r *proto.Request, in *input) bool {
 	} else {
 		*r = proto.Request{Op: s.op, Malformed: true}
 	}
-	if !done && r.Op == proto.None && bytes.HasPrefix(msg, requestName) {
+	if !done && !s.tooLong && r.Op == proto.None && bytes.HasPrefix(msg, requestName) {
 		r.Op = proto.Unknown // what is too long is the name of the request itself
 	}
 	s.tooLong, s.op = !done, r.Op

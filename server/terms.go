@@ -101,6 +101,7 @@ func (s *session) govern(r *proto.Request) {
 		}
 		s.bound = 0
 	default:
+		s.bound = 0
 		return
 	}
 	// connection_cache_ttl_limit, which can be changed, goes before a rule that allows for more.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 // paths are the sockets of the caches to talk to.
 func (a *app) paths(ctx context.Context) []string {
 	if len(a.sockets) > 0 {
-		return a.sockets
+		return slices.Compact(slices.Sorted(slices.Values(a.sockets)))
 	}
 	if path := os.Getenv("SCACHE_SOCKET"); path != "" {
 		return []string{path}

@@ -144,11 +144,11 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 			name = limitPrefix + name
 		}
 		value, err := strconv.ParseInt(text, 10, 64)
-		if duration, e := time.ParseDuration(text); isTimeLimit(name) && e == nil {
+		if duration, e := time.ParseDuration(text); isTimeLimit(name) && e == nil && duration%time.Second == 0 {
 			value, err = int64(duration/time.Second), nil
 		}
 		if !ok || err != nil {
-			return nil, fmt.Errorf("%s: want NAME=VALUE, a number: %w", argument, errUsage)
+			return nil, fmt.Errorf("%s: want NAME=VALUE, a whole number: %w", argument, errUsage)
 		}
 		limits = append(limits, client.Limit{Name: name, Value: value})
 	}
