@@ -210,20 +210,26 @@ func TestServeLivesAtTheDescriptorLimit(t *testing.T) {
 	}
 }
 
-// Option -S: one client on standard input, whatever that is.
-func TestStandardInput(t *testing.T) {
+// standardInputCommand is the program with option -S.
+func standardInputCommand(t *testing.T, stdin, stdout *os.File) *exec.Cmd {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "main.cf"), []byte("queue_directory = "+dir+"\ncompatibility_level = 3.6\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	cmd := exec.Command(binary, "-S")
+	cmd.Args[0] = "scache"
+	cmd.Env = []string{"MAIL_CONFIG=" + dir}
+	cmd.Stdin, cmd.Stdout = stdin, stdout
+	return cmd
+}
+
+// Option -S: one client on standard input, whatever that is.
+func TestStandardInput(t *testing.T) {
 	request, want := "request\x00find_endp\x00label\x00x\x00\x00", "status\x002\x00property\x00\x00\x00"
 	run := func(stdin, stdout *os.File) {
 		t.Helper()
-		cmd := exec.Command(binary, "-S")
-		cmd.Args[0] = "scache"
-		cmd.Env = []string{"MAIL_CONFIG=" + dir}
-		cmd.Stdin, cmd.Stdout = stdin, stdout
-		if err := cmd.Run(); err != nil {
+		if err := standardInputCommand(t, stdin, stdout).Run(); err != nil {
 			t.Error(err)
 		}
 		stdin.Close()

@@ -162,16 +162,8 @@ func TestTakeOverByStrangers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: only root can be other users")
 	}
-	dir, err := os.MkdirTemp("", "scache")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	file, socket := filepath.Join(dir, "scache"), filepath.Join(dir, "s")
-	copyFile(t, binary, file)
+	dir, file := forAll(t)
+	socket := filepath.Join(dir, "s")
 	const nobody = 65534
 	cmd := exec.Command(file, "serve", "-socket", socket, "-mode", "0666")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -192,16 +184,9 @@ func TestTakeOverByStrangers(t *testing.T) {
 
 // Option -S ends at a signal though nobody reads what is said.
 func TestStandardInputUnread(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "main.cf"), []byte("queue_directory = "+dir+"\ncompatibility_level = 3.6\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	in, out, back, reply := pipes(t)
 	defer reply.Close()
-	cmd := exec.Command(binary, "-S")
-	cmd.Args[0] = "scache"
-	cmd.Env = []string{"MAIL_CONFIG=" + dir}
-	cmd.Stdin, cmd.Stdout = out, back
+	cmd := standardInputCommand(t, out, back)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -270,22 +270,29 @@ func TestTakeOverFromFullQueue(t *testing.T) {
 	refused(t, 1, "the server there does not accept clients", "-socket", path, "-takeover")
 }
 
+// forAll makes a directory in which all users may make sockets, with the program in it.
+func forAll(t *testing.T) (dir, file string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "scache")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "scache")
+	copyFile(t, binary, file)
+	return dir, file
+}
+
 // Only the server's own user takes over, even if the socket is open to all; and nobody takes over
 // from another user's server, be he root.
 func TestTakeOverByAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: only root can be another user")
 	}
-	dir, err := os.MkdirTemp("", "scache")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil { // both make sockets here
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "scache")
-	copyFile(t, binary, file)
+	dir, file := forAll(t)
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	for name, users := range map[string][2]*syscall.SysProcAttr{"of root": {nil, nobody}, "of nobody": {nobody, nil}} {
 		t.Run(name, func(t *testing.T) {

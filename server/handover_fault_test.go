@@ -88,16 +88,7 @@ func TestDescriptorsInPlaceOfAnswer(t *testing.T) {
 		lines := r.log.length()
 		fd := r.connect()
 		channel := askToSucceed(t, fd)
-		for {
-			record, descriptors, err := channel.Receive()
-			if err != nil {
-				t.Fatal(err)
-			}
-			closeAll(descriptors)
-			if record.End != nil {
-				break
-			}
-		}
+		receiveAll(t, channel)
 		sendRights(t, fd, "\x01", fd, fd, fd)
 		unix.Shutdown(fd, unix.SHUT_WR)
 		awaitEnd(t, fd)

@@ -302,16 +302,7 @@ var stages = []struct {
 	}, "has not taken over"},
 	{"refuses", func(t *testing.T, fd int) {
 		channel := askToSucceed(t, fd)
-		for {
-			r, descriptors, err := channel.Receive()
-			if err != nil {
-				t.Fatal(err)
-			}
-			closeAll(descriptors)
-			if r.End != nil {
-				break
-			}
-		}
+		receiveAll(t, channel)
 		if err := channel.SendAnswer(handover.Answer{Failure: "no room here"}); err != nil {
 			t.Fatal(err)
 		}
@@ -356,6 +347,21 @@ func askToSucceed(t *testing.T, fd int) *handover.Channel {
 		}
 	}
 	return channel
+}
+
+// receiveAll receives everything, and keeps nothing.
+func receiveAll(t *testing.T, channel *handover.Channel) {
+	t.Helper()
+	for {
+		r, descriptors, err := channel.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeAll(descriptors)
+		if r.End != nil {
+			return
+		}
+	}
 }
 
 // awaitEnd reads up to the end of file.

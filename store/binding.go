@@ -56,7 +56,7 @@ func (s *Store) expire(at *slotted, deadline Tick) {
 	}
 	at.deadline = deadline
 	if s.journal != nil { // else the binding itself is not looked at
-		s.noteBinding(at.binding, true)
+		s.noteBinding(at.binding.serial, at.binding)
 	}
 }
 
@@ -190,7 +190,7 @@ func unlink(b *binding) {
 
 // dropBinding is the reverse of bind.
 func (s *Store) dropBinding(b *binding) {
-	s.noteBinding(b, false)
+	s.noteBinding(b.serial, nil)
 	s.bindingTimers.Stop(&b.timer)
 	d := b.destination
 	unlink(b)

@@ -216,12 +216,12 @@ func (s *Store) insert(c *Connection, deadline Tick) {
 	s.size.Connections++
 	*s.connections.At(c.FD()) = c
 	s.connectionTimers.Set(&c.timer, c, deadline)
-	s.noteConnection(c, true)
+	s.noteConnection(c.serial, c)
 }
 
 // remove is the reverse of insert. The endpoint stays as long as c refers to it.
 func (s *Store) remove(c *Connection) {
-	s.noteConnection(c, false)
+	s.noteConnection(c.serial, nil)
 	e := c.endpoint
 	if c.older != nil {
 		c.older.newer = c.newer

@@ -49,24 +49,16 @@ func (j *Journal) Connections() iter.Seq2[uint64, *Connection] {
 	}
 }
 
-func (s *Store) noteBinding(b *binding, stays bool) {
-	if s.journal == nil {
-		return
+// noteBinding notes a binding that has changed; nil is for one that leaves.
+func (s *Store) noteBinding(serial uint64, b *binding) {
+	if s.journal != nil {
+		s.journal.bindings[serial] = b
 	}
-	serial := b.serial
-	if !stays {
-		b = nil
-	}
-	s.journal.bindings[serial] = b
 }
 
-func (s *Store) noteConnection(c *Connection, stays bool) {
-	if s.journal == nil {
-		return
+// noteConnection notes a connection that has come; nil is for one that leaves.
+func (s *Store) noteConnection(serial uint64, c *Connection) {
+	if s.journal != nil {
+		s.journal.connections[serial] = c
 	}
-	serial := c.serial
-	if !stays {
-		c = nil
-	}
-	s.journal.connections[serial] = c
 }
