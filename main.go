@@ -97,7 +97,7 @@ func daemon() {
 			d.Log.Fatalf("standard input: %v", err)
 		}
 	}
-	end := endOnSignal(unix.SIGTERM, unix.SIGINT)
+	end := &ender{}
 	end.server(s)
 	if err := s.Run(); err != nil {
 		d.Log.Fatalf("%v", err)
@@ -116,31 +116,29 @@ func loadPolicy(file string) (*policy.Policy, error) {
 	return policy.Load(file)
 }
 
-// ender makes signals end the server in good order.
+// ender makes SIGTERM and SIGINT end the server in good order. Before there is one they end the process.
 type ender struct {
 	asked   atomic.Bool
 	current atomic.Pointer[server.Server] // nil: there is none yet
 }
 
-func endOnSignal(numbers ...os.Signal) *ender {
-	e := &ender{}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, numbers...)
-	go func() {
-		for range signals {
-			e.asked.Store(true)
-			if s := e.current.Load(); s != nil {
-				s.Stop()
-			}
-		}
-	}()
-	return e
-}
-
-// server says which one is to end, also at a signal that has come before.
+// server says which one is to end, also at a signal that has come since there was another one.
 func (e *ender) server(s *server.Server) {
-	e.current.Store(s)
+	if e.current.Swap(s) == nil {
+		e.listen()
+	}
 	if e.asked.Load() {
 		s.Stop()
 	}
+}
+
+func (e *ender) listen() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		for range signals {
+			e.asked.Store(true)
+			e.current.Load().Stop()
+		}
+	}()
 }

@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/scache/scache/postfix"
 	"github.com/scache/scache/server"
 	"github.com/scache/scache/store"
@@ -171,15 +169,15 @@ func serveSockets(o serveOptions, service *service) error {
 	service.reportOn(&o.config)
 	next := &successor{log: o.config.Log, service: service, patience: successorPatience}
 	o.config.Succeeded = next.succeeded
-	end := endOnSignal(unix.SIGTERM, unix.SIGINT)
-	next.startOnSignal(unix.SIGHUP)
+	end := &ender{}
 	err := serveOnce(o, service, next, end)
 	if errors.Is(err, server.ErrDied) && !end.asked.Load() {
 		o.config.Log.Warningf("%v: starting with an empty cache", err)
 		o.takeOver = false
 		err = serveOnce(o, service, next, end)
 	}
-	if errors.Is(err, server.ErrDied) { // a signal has ended both
+	if errors.Is(err, server.ErrDied) || errors.Is(err, errCancelled) { // a signal has ended both, or us
+		o.config.Log.Infof("not taking over: %v", err)
 		return nil
 	}
 	return err
@@ -214,7 +212,7 @@ func serveOnce(o serveOptions, service *service, next *successor, end *ender) (e
 	}
 	// Before anybody can take us for the server.
 	end.server(s)
-	next.server.Store(s)
+	next.of(s)
 	if sockets, err = before.takeOver(s, sockets, end); err != nil {
 		return err
 	}

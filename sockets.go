@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,18 +61,18 @@ func closeSockets(sockets []socket) {
 }
 
 func (s *socket) close() {
-	if s.created != nil {
-		defer unix.Close(s.fd)
-	}
-	unlock, err := lockDirectory(s.path)
-	if err != nil {
+	if !s.claimed && s.created == nil {
 		return
 	}
-	defer unlock()
+	// Without the lock, if it cannot be had, it may be another one that we unlink, made this moment.
+	if unlock, err := lockDirectory(s.path, time.Second); err == nil {
+		defer unlock()
+	}
 	switch {
 	case s.claimed:
 		_ = removeStale(s.path) // or it is somebody else's
 	case s.created != nil:
+		unix.Close(s.fd)
 		if now, err := os.Lstat(s.path); err == nil && os.SameFile(s.created, now) {
 			os.Remove(s.path)
 		}
@@ -98,7 +99,7 @@ func listen(path string, mode uint32) (s socket, err error) {
 	if len(path) > longestPath {
 		return s, fmt.Errorf("%s: the path of a socket has %d bytes at most", path, longestPath)
 	}
-	unlock, err := lockDirectory(path)
+	unlock, err := lockDirectory(path, 10*time.Second)
 	if err != nil {
 		return s, err
 	}
@@ -119,13 +120,19 @@ func listen(path string, mode uint32) (s socket, err error) {
 }
 
 // lockDirectory keeps out others of us that make sockets beside path: two that start at a time
-// must not take each other's, bound but not yet listening, for a stale one.
-func lockDirectory(path string) (unlock func(), err error) {
+// must not take each other's, bound but not yet listening, for a stale one. Others than us may lock it as well:
+// they are waited for, but not for ever.
+func lockDirectory(path string, patience time.Duration) (unlock func(), err error) {
 	directory, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("the directory of the socket %s: %w", path, err)
 	}
-	if err := unix.Flock(int(directory.Fd()), unix.LOCK_EX); err != nil {
+	err = unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(patience); err == unix.EWOULDBLOCK && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		err = unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		directory.Close()
 		return nil, fmt.Errorf("flock %s: %w", directory.Name(), err)
 	}

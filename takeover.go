@@ -103,6 +103,9 @@ func findServerBefore(o serveOptions) (serverBefore, error) {
 	return none, nil
 }
 
+// errCancelled is returned when a signal has come before we were the server.
+var errCancelled = errors.New("cancelled by a signal")
+
 // takeOver makes s the server in the place of the one before, and returns the sockets that are
 // ours then. If none was there it does nothing.
 func (b serverBefore) takeOver(s *server.Server, sockets []socket, end *ender) ([]socket, error) {
@@ -121,9 +124,8 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket, end *ender) (
 		}
 	}
 	if end.asked.Load() { // else we would be the server, and end
-		err := errors.New("stopped by a signal")
-		predecessor.Refuse(err.Error())
-		return sockets, err
+		predecessor.Refuse(errCancelled.Error())
+		return sockets, errCancelled
 	}
 	if err := predecessor.Confirm(); err != nil {
 		return sockets, fmt.Errorf("take over: %w", err)
@@ -154,10 +156,16 @@ type successor struct {
 	process  atomic.Pointer[os.Process]    // nil: there is none
 }
 
-// startOnSignal starts a successor at each signal.
-func (n *successor) startOnSignal(number os.Signal) {
+// of says whose place it is. From the first one on a successor is started at each SIGHUP.
+func (n *successor) of(s *server.Server) {
+	if n.server.Swap(s) == nil {
+		n.listen()
+	}
+}
+
+func (n *successor) listen() {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, number)
+	signal.Notify(signals, unix.SIGHUP)
 	go func() {
 		for range signals {
 			n.service.tell(n.service.notifier.Reloading("starting another process to take over"))
@@ -169,10 +177,6 @@ func (n *successor) startOnSignal(number os.Signal) {
 }
 
 func (n *successor) start() error {
-	s := n.server.Load()
-	if s == nil {
-		return errors.New("this process does not serve yet")
-	}
 	if os.Getpid() == 1 {
 		return errors.New("a container ends with its first process; start another container with -takeover")
 	}
@@ -193,7 +197,7 @@ func (n *successor) start() error {
 		unix.Close(pair[0])
 		return err
 	}
-	s.Introduce(pair[0])
+	n.server.Load().Introduce(pair[0])
 	return nil
 }
 

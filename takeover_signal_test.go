@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,8 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/scache/scache/internal/handover"
 	"github.com/scache/scache/internal/lab"
 	"github.com/scache/scache/postfix"
+	"github.com/scache/scache/proto"
 )
 
 // copying starts a server and a successor, which stands still in the middle of being sent what is cached.
@@ -23,7 +28,7 @@ func copying(t *testing.T, socket string) (old *serving, successor *exec.Cmd, lo
 	t.Helper()
 	old = startServe(t, socket, "-ttl-limit", "1h")
 	c := dial(t, socket)
-	for i := range 40_000 { // more than a socket's buffer holds
+	for i := range 20_000 { // more than a socket's buffer holds
 		if err := c.SaveDestination(t.Context(), time.Hour, fmt.Sprint("destination ", i), strings.Repeat("p", 300), "endpoint"); err != nil {
 			t.Fatal(err)
 		}
@@ -62,20 +67,73 @@ func hasPidfd(pid int) bool {
 	return false
 }
 
-// Who wants to end the successor before it is the server ends nothing else.
+// Who wants to end the successor before it is the server ends nothing else. The server is played here.
 func TestTakeOverIsCancelled(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	old, successor, log := copying(t, socket)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	successor := exec.CommandContext(limit(t), binary, "serve", "-socket", socket, "-takeover")
+	if err := successor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := listener.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	connection, err := client.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	sockets, err := listener.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sockets.Close()
+	channel := handover.NewChannel(int(connection.Fd()))
+	cache := &handover.Record{Cache: &handover.Cache{Name: socket}}
+	err = channel.SendMessage([]byte(proto.Announcement))
+	_, asked := channel.ReceiveMessage()
+	if err := errors.Join(err, asked, channel.SendMessage(proto.AppendStatus(nil, proto.OK)),
+		channel.Send(&handover.Record{Hello: &handover.Hello{Version: handover.Version, Through: socket}}), channel.Send(cache), channel.Flush()); err != nil {
+		t.Fatal(err)
+	}
 	successor.Process.Signal(unix.SIGTERM)
-	successor.Process.Signal(unix.SIGCONT)
-	if text, _ := io.ReadAll(log); !strings.Contains(string(text), "stopped by a signal") {
-		t.Errorf("the successor: %s", text) // it has a second for the two signals
+	time.Sleep(200 * time.Millisecond) // it has no way to tell that it knows
+	if err := errors.Join(channel.Send(&handover.Record{Stopped: &handover.Stopped{StatisticsDue: 1 << 40}}),
+		channel.Send(cache, int(sockets.Fd())), channel.Send(&handover.Record{End: &handover.End{}}), channel.Flush()); err != nil {
+		t.Fatal(err)
 	}
-	if !finds(t, dial(t, socket), "x") {
-		t.Error("not found any longer")
+	if err := channel.ReceiveAnswer(); err == nil || err.Error() != errCancelled.Error() {
+		t.Errorf("it answers %v", err)
 	}
-	if status, log := old.stop(unix.SIGTERM); status != 0 || !strings.Contains(log, "has not taken over: stopped by a signal") {
+	if err := successor.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(socket); err != nil {
+		t.Error(err)
+	}
+}
+
+// A directory that somebody has locked, for whatever reason, keeps nobody from ending.
+func TestEndInLockedDirectory(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	s := startServe(t, socket)
+	unlock, err := lockDirectory(socket, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if status, log := s.stop(unix.SIGTERM); status != 0 {
 		t.Errorf("exit status %d, log %q", status, log)
+	}
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("%s is there still: %v", socket, err)
 	}
 }
 
@@ -157,7 +215,7 @@ func TestSilentSuccessor(t *testing.T) {
 	}
 }
 
-// A server of a user whom strangers look like lets no one take over.
+// A server of a user whom strangers look like lets no one take over but the process that it has started.
 func TestTakeOverByStrangers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: only root can be other users")
@@ -179,7 +237,21 @@ func TestTakeOverByStrangers(t *testing.T) {
 	if other.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "only the server's own user may") {
 		t.Errorf("%v: %s", other.ProcessState, out)
 	}
-	s.stop(unix.SIGTERM)
+	s.cmd.Process.Signal(unix.SIGHUP)
+	for taken := regexp.MustCompile(`process (\d+) has taken over`); ; {
+		line, err := s.log.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := taken.FindStringSubmatch(line); found != nil {
+			pid, _ := strconv.Atoi(found[1])
+			unix.Kill(pid, unix.SIGTERM)
+			break
+		}
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Option -S ends at a signal though nobody reads what is said.

@@ -103,6 +103,8 @@ func administrator(client int) (refusal string) {
 	switch {
 	case err != nil:
 		return fmt.Sprintf("not allowed: the kernel does not tell who asks: %v", err)
+	case who.Uid != 0 && strangersLookLikeUs():
+		return "not allowed: users cannot be told apart in this user namespace; it takes root"
 	case who.Uid != 0 && !ownUser(who.Uid):
 		return fmt.Sprintf("not allowed: user %d asks; it takes root, or user %d, which this cache runs as", who.Uid, unix.Geteuid())
 	}

@@ -23,21 +23,22 @@ type conn struct {
 	held    int  // bytes that we keep for the client
 	handed  int  // descriptors it was sent, since we last saw that it had read all
 
-	announce  bool // the protocol, first of all
-	budget    int  // what the client may do yet before it is another's turn
-	hungUp    bool // there will be an end of file
-	drained   bool // there was nothing more to read
-	wantWrite bool // the loop reports when there is room to write
-	crowded   bool // its descriptor cannot be sent for the time being
-	later     bool // the server calls it again in a while
-	prolonged bool // that has begun anew, so a busy client is not called in vain
-	gaveWay   bool // its errand waits for a moment
-	unasked   bool // the server calls it again now, though no event may have come
-	behind    bool // the next read tells what stands behind a descriptor
-	glued     bool // something stood behind the last descriptor
-	moved     bool // the client did what it owed us, since the timer was set
-	timer     timerwheel.Timer[timed]
-	transfer  *transfer // in state succeeding; or nil
+	introduced bool // by Introduce: we have started it
+	announce   bool // the protocol, first of all
+	budget     int  // what the client may do yet before it is another's turn
+	hungUp     bool // there will be an end of file
+	drained    bool // there was nothing more to read
+	wantWrite  bool // the loop reports when there is room to write
+	crowded    bool // its descriptor cannot be sent for the time being
+	later      bool // the server calls it again in a while
+	prolonged  bool // that has begun anew, so a busy client is not called in vain
+	gaveWay    bool // its errand waits for a moment
+	unasked    bool // the server calls it again now, though no event may have come
+	behind     bool // the next read tells what stands behind a descriptor
+	glued      bool // something stood behind the last descriptor
+	moved      bool // the client did what it owed us, since the timer was set
+	timer      timerwheel.Timer[timed]
+	transfer   *transfer // in state succeeding; or nil
 }
 
 const (

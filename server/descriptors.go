@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,13 @@ func (d *descriptors) inUse() int {
 func (d *descriptors) room(base int) int {
 	reserve := min(max(d.limit/8, leastReserve), largestReserve)
 	return max(d.limit-base-spareDescriptors-reserve, 1)
+}
+
+// settle waits, for a moment at most, until what is being closed is closed.
+func (d *descriptors) settle() {
+	for end := time.Now().Add(time.Second); d.inUse() > d.open && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // lane is descriptors that are closed one after the other.

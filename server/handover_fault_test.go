@@ -14,7 +14,7 @@ import (
 
 // predecessorSays has a server take over from one that says these records, and returns what comes of it, and of the
 // predecessor's wait for the answer.
-func predecessorSays(t *testing.T, say func(c *handover.Channel) error) (p *Predecessor, err, answer error) {
+func predecessorSays(t *testing.T, say func(c *handover.Channel) error) (err, answer error) {
 	t.Helper()
 	ours, theirs := socketPair(t)
 	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{Name: "before"})
@@ -31,17 +31,21 @@ func predecessorSays(t *testing.T, say func(c *handover.Channel) error) (p *Pred
 		channel.StandStill()
 		answered <- errors.Join(err, channel.ReceiveAnswer())
 	}()
-	p, err = s.TakeOver(ours, "")
+	p, err := s.TakeOver(ours, "")
 	if err != nil {
-		return nil, err, nil
+		return err, nil
 	}
-	go p.Confirm() // there is no Go: it gives up
-	return p, nil, <-answered
+	confirmed := make(chan error)
+	go func() { confirmed <- p.Confirm() }()
+	answer = <-answered
+	channel.Retract()
+	<-confirmed
+	return nil, answer
 }
 
 // A kind of record that is not known is passed over, also in front of the first cache.
 func TestUnknownRecordComesFirst(t *testing.T) {
-	_, err, answer := predecessorSays(t, func(c *handover.Channel) error {
+	err, answer := predecessorSays(t, func(c *handover.Channel) error {
 		return errors.Join(
 			c.Send(&handover.Record{}), // as one looks that is not known
 			c.Send(&handover.Record{Cache: &handover.Cache{Name: "before"}}),
@@ -63,7 +67,7 @@ func TestGoneConnectionLingers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err, answer := predecessorSays(t, func(c *handover.Channel) error {
+	err, answer := predecessorSays(t, func(c *handover.Channel) error {
 		err := errors.Join(
 			c.Send(&handover.Record{Cache: &handover.Cache{Name: "before"}}),
 			c.Send(&handover.Record{Connections: []handover.Connection{{Endpoint: []byte("e"), Deadline: 1 << 40, Serial: 7}}}, int(file.Fd())),

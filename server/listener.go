@@ -34,7 +34,7 @@ func (l *listener) Ready(int, bool) (again bool) {
 		switch err {
 		case nil:
 			l.noRoom = false
-			l.server.arrived(fd, l.cache)
+			l.server.arrived(fd, l.cache, false)
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR, unix.ECONNABORTED:

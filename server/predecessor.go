@@ -64,7 +64,7 @@ func (s *Server) continueSuccessions() {
 func (s *Server) refusal(c *conn) string {
 	who, err := unix.GetsockoptUcred(c.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	switch {
-	case err != nil || !ownUser(who.Uid):
+	case err != nil || !c.introduced && !ownUser(who.Uid):
 		return "only the server's own user may"
 	case s.stop:
 		return "the server is stopping"
@@ -197,12 +197,12 @@ func (t *transfer) finish() {
 	}
 	s.succeeded = true
 	s.leaveListeners()
+	s.release()
 	if s.config.Succeeded != nil {
 		s.config.Succeeded(pid)
 	}
 	s.config.Log.Infof("process %d has taken over: %d connections, %d bindings, %d clients, within %v",
 		pid, count.Connections, count.Bindings, count.Clients, pause)
-	s.release()
 }
 
 // standStill sends the rest to the client, hears that it has everything, and says Go. After an error it

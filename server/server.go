@@ -346,7 +346,7 @@ func (s *Server) sleep() time.Duration {
 	if s.farewell.waiting() {
 		return 0
 	}
-	next, _ := s.timers.Next() // there is one: statistics are due some time
+	next, _ := s.timers.Next() // there is one: statistics are due some time, and so is the end of the time for stopping
 	for _, c := range s.caches {
 		if c.lowering != nil {
 			return 0
@@ -392,8 +392,8 @@ func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
 	s.farewell.add(fd, why != store.HungUp && c.watch.quit(fd))
 }
 
-// arrived takes a client that was accepted.
-func (s *Server) arrived(fd int, cache *cache) {
+// arrived takes a client that was accepted, or introduced.
+func (s *Server) arrived(fd int, cache *cache, introduced bool) {
 	s.descriptors.open++
 	if !s.served {
 		s.served = true
@@ -402,6 +402,7 @@ func (s *Server) arrived(fd int, cache *cache) {
 		}
 	}
 	c := newConn(s, cache, fd, true)
+	c.introduced = introduced
 	if err := s.admit(c); err != nil {
 		cache.faults.warn(cache.now, "client %d: %v", fd, err)
 		s.descriptors.closeClient(fd)

@@ -105,7 +105,7 @@ func (w waker) Ready(fd int, _ bool) bool {
 	_, _ = unix.Read(fd, count[:]) // first: what is wanted after it is another event
 	select {
 	case fd := <-w.introduced:
-		w.arrived(fd, w.caches[0])
+		w.arrived(fd, w.caches[0], true)
 	default:
 	}
 	if w.stopAsked.Load() {

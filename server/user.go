@@ -12,13 +12,13 @@ import (
 const overflowUser = 65534
 
 // ownUser reports whether a user is the one that we run as. Where strangers look like that one, nobody is.
-func ownUser(uid uint32) bool {
-	own := uint32(unix.Geteuid())
-	return uid == own && (own != overflowUser || allUsersKnown())
-}
+func ownUser(uid uint32) bool { return uid == uint32(unix.Geteuid()) && !strangersLookLikeUs() }
 
-// allUsersKnown reports whether our user namespace has all users.
-func allUsersKnown() bool {
+// strangersLookLikeUs reports whether we run as the overflow user where not all users are known.
+func strangersLookLikeUs() bool {
+	if unix.Geteuid() != overflowUser {
+		return false
+	}
 	users, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && strings.Join(strings.Fields(string(users)), " ") == "0 0 4294967295"
+	return err != nil || strings.Join(strings.Fields(string(users)), " ") != "0 0 4294967295"
 }

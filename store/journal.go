@@ -6,16 +6,18 @@ import (
 	"slices"
 )
 
-// Journal notes what changes in a store from a moment on, by serial numbers.
+// Journal notes what changes in a store from a moment on, by serial numbers. What comes and leaves again is
+// forgotten.
 type Journal struct {
 	store       *Store
+	begin       uint64                 // what came later has a greater serial number
 	bindings    map[uint64]*binding    // nil: it has left
 	connections map[uint64]*Connection // the same
 }
 
 // BeginJournal begins the only journal of the store, which lasts until EndJournal.
 func (s *Store) BeginJournal() *Journal {
-	s.journal = &Journal{s, make(map[uint64]*binding), make(map[uint64]*Connection)}
+	s.journal = &Journal{s, s.last, make(map[uint64]*binding), make(map[uint64]*Connection)}
 	return s.journal
 }
 
@@ -52,13 +54,21 @@ func (j *Journal) Connections() iter.Seq2[uint64, *Connection] {
 // noteBinding notes a binding that has changed; nil is for one that leaves.
 func (s *Store) noteBinding(serial uint64, b *binding) {
 	if s.journal != nil {
-		s.journal.bindings[serial] = b
+		note(s.journal, s.journal.bindings, serial, b)
 	}
 }
 
 // noteConnection notes a connection that has come; nil is for one that leaves.
 func (s *Store) noteConnection(serial uint64, c *Connection) {
 	if s.journal != nil {
-		s.journal.connections[serial] = c
+		note(s.journal, s.journal.connections, serial, c)
+	}
+}
+
+func note[T any](j *Journal, changes map[uint64]*T, serial uint64, item *T) {
+	if item == nil && serial > j.begin {
+		delete(changes, serial)
+	} else {
+		changes[serial] = item
 	}
 }

@@ -20,8 +20,8 @@ import (
 // (connection_cache_protocol_timeout).
 const Patience = time.Second
 
-// All of receiving may take so long, whatever the other side does meanwhile: while the predecessor serves, and
-// when it stands still. Then all of sending may, too.
+// All of it may take so long, whatever the other side does meanwhile: while the predecessor serves, and
+// when it stands still.
 const (
 	copyTime  = time.Minute
 	stillTime = 10 * time.Second
@@ -113,6 +113,9 @@ func (c *Channel) Push(r *Record, descriptors ...int) error {
 
 // Room sends what was left, without waiting, and reports whether there is room for more.
 func (c *Channel) Room() (bool, error) {
+	if time.Now().After(c.end) {
+		return false, ErrSilent
+	}
 	switch err := c.send(); err {
 	case nil:
 	case unix.EAGAIN:

@@ -65,11 +65,10 @@ type Hello struct {
 
 // Stopped says that the predecessor serves no longer. Each cache is begun once more, with what
 // has changed since it was sent: what is gone, and then bindings and connections that are
-// new, or bindings with a new deadline. Times are in ticks of the server's clock, which goes on;
-// 0 is none.
+// new, or bindings with a new deadline.
 type Stopped struct {
-	StatisticsDue uint64
-	Served        bool // there has been a client
+	StatisticsDue uint64 // in ticks of the server's clock, which goes on
+	Served        bool   // there has been a client
 }
 
 // Cache begins a cache: what follows, up to the next one, is of this one. Before Stopped it has
