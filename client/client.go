@@ -51,8 +51,7 @@ type Client struct {
 // Dial connects to the cache that listens on the UNIX-domain socket at path, and
 // waits for its announcement. The context limits Dial only.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", path)
+	conn, err := connect(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +68,26 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// connectAgain is how long to wait when the server's queue of clients is full: connect(2) would wait if the socket
+// were a blocking one.
+const connectAgain = 10 * time.Millisecond
+
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if ctx.Err() != nil && err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", path, context.Cause(ctx)) // else net's own words
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(connectAgain):
+		}
+	}
 }
 
 // Close ends the Client. What it has saved stays in the cache.

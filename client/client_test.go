@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/scache/scache/client"
 	"github.com/scache/scache/internal/lab"
+	"github.com/scache/scache/proto"
 )
 
 // socket is where a server of this test listens.
@@ -298,4 +301,49 @@ func TestNoCache(t *testing.T) {
 	if _, err := client.Dial(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no connection cache") {
 		t.Errorf("Dial: %v", err)
 	}
+}
+
+// Who connects while the server's queue of clients is full waits for a place in it.
+func TestFullQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "full")
+	address := &unix.SockaddrUnix{Name: path}
+	newSocket := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	listener := newSocket()
+	defer unix.Close(listener)
+	if err := errors.Join(unix.Bind(listener, address), unix.Listen(listener, 0)); err != nil {
+		t.Fatal(err)
+	}
+	waiting := newSocket()
+	defer unix.Close(waiting)
+	if err := unix.Connect(waiting, address); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := client.Dial(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while nobody is accepted: %v", err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() {
+		for range 2 {
+			for fd, err := -1, error(unix.EAGAIN); err == unix.EAGAIN; time.Sleep(time.Millisecond) {
+				if fd, _, err = unix.Accept(listener); err == nil {
+					unix.Write(fd, []byte(proto.Announcement))
+					unix.Close(fd)
+				}
+			}
+		}
+	})
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c, err := client.Dial(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

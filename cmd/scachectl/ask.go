@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/scache/scache/client"
 	"github.com/scache/scache/cmd/scachectl/socket"
@@ -30,6 +31,9 @@ func (a *app) path(ctx context.Context) (string, error) {
 	paths := a.paths(ctx)
 	if len(paths) > 1 {
 		return "", fmt.Errorf("one --socket only: %w", errUsage)
+	}
+	if paths[0] == "" {
+		return "", fmt.Errorf("--socket: empty: %w", errUsage)
 	}
 	return paths[0], nil
 }
@@ -74,6 +78,9 @@ func escape(label string) string {
 }
 
 func unescape(text string) (string, error) {
+	if !utf8.ValidString(text) {
+		return "", fmt.Errorf("%s: bytes that are no text are written as list prints them, such as \\xff: %w", escape(text), errUsage)
+	}
 	label, err := strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`)
 	if err != nil {
 		return "", fmt.Errorf("%s: a backslash begins an escape, such as \\n for the end of a line and \\\\ for itself: %w", text, errUsage)

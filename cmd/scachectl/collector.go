@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,12 +57,13 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 
 func (c *collector) collect(socket string, metrics chan<- prometheus.Metric) {
 	s, err := c.ask(context.Background(), socket)
+	socket = strings.ToValidUTF8(socket, "\uFFFD") // a label has to be that
 	if err != nil {
 		metrics <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, 0, socket)
 		return
 	}
 	metrics <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, 1, socket)
-	metrics <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, socket, s.Version)
+	metrics <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, socket, strings.ToValidUTF8(s.Version, "\uFFFD"))
 	for i, f := range c.families {
 		for _, p := range f.parts {
 			// An older server may not count everything.

@@ -55,6 +55,9 @@ them as they are printed here.`,
 			if !slices.Contains(orders, o.sort) {
 				return fmt.Errorf("--sort %s: want one of %s: %w", o.sort, strings.Join(orders, ", "), errUsage)
 			}
+			if o.limit < 0 {
+				return fmt.Errorf("--limit %d: must not be negative: %w", o.limit, errUsage)
+			}
 			path, err := a.path(c.Context())
 			if err != nil {
 				return err

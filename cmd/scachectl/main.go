@@ -50,13 +50,23 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	a := &app{screen: newScreen(stdout)}
 	started := false
 	root := a.command()
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
-	root.SetOut(stdout)
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.timeout <= 0 {
+			return fmt.Errorf("--timeout %v: must be longer than 0", a.timeout)
+		}
+		started = true
+		return nil
+	}
+	root.SetOut(&a.screen)
 	root.SetErr(stderr)
 	root.SetArgs(longFlags(root, arguments))
+	wantShell(root)
 	err := root.ExecuteContext(ctx)
-	if a.screen.err != nil && (err == nil || errors.Is(err, errFound)) {
-		err = a.screen.err
+	if a.screen.err != nil {
+		started = true
+		if err == nil || errors.Is(err, errFound) {
+			err = a.screen.err
+		}
 	}
 	if err != nil && !errors.Is(err, errFound) {
 		fmt.Fprintf(stderr, "scachectl: %v\n", err)
@@ -108,6 +118,17 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(a.statusCommand(), a.listCommand(), a.flushCommand(), a.pauseCommand(), a.resumeCommand(), a.limitsCommand(), a.topCommand(),
 		a.doctorCommand(), a.exporterCommand())
 	return root
+}
+
+// wantShell makes completion without a shell an error: cobra's own prints help, which a shell would read. What
+// root writes to must be set.
+func wantShell(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.RunE = func(*cobra.Command, []string) error {
+			return fmt.Errorf("completion: want bash, zsh, fish or powershell: %w", errUsage)
+		}
+	}
 }
 
 // longFlags lets flags have one dash, as those of "scache serve" have: -json is

@@ -28,7 +28,7 @@ func numbered() client.Statistics {
 
 func TestMetricsAreInOrder(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector([]string{"/a", "/b"}, func(_ context.Context, socket string) (client.Statistics, error) {
+	registry.MustRegister(newCollector([]string{"/a", "/b", "/\xff"}, func(_ context.Context, socket string) (client.Statistics, error) {
 		if socket == "/b" {
 			return client.Statistics{}, errors.New("gone")
 		}
@@ -46,9 +46,11 @@ func TestMetricsAreInOrder(t *testing.T) {
 # TYPE scache_up gauge
 scache_up{socket="/a"} 1
 scache_up{socket="/b"} 0
+scache_up{socket="/�"} 1
 # HELP scache_build_info The cache's version; the value is always 1.
 # TYPE scache_build_info gauge
 scache_build_info{socket="/a",version="1.2.3"} 1
+scache_build_info{socket="/�",version="1.2.3"} 1
 `), "scache_up", "scache_build_info")
 	if err != nil {
 		t.Error(err)

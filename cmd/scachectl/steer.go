@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,13 +123,20 @@ new process begins with what main.cf says. connection_cache_ may be left out.`,
 			}
 			return a.ask(c.Context(), func(ctx context.Context, cache *client.Client) error {
 				limits, err := cache.Limits(ctx)
-				for _, change := range changes {
-					if err == nil {
-						limits, err = cache.SetLimit(ctx, change.Name, change.Value)
-					}
-				}
 				if err != nil {
 					return err
+				}
+				if err := checkLimits(changes, limits); err != nil { // before any is changed
+					return err
+				}
+				for i, change := range changes {
+					limits, err = cache.SetLimit(ctx, change.Name, change.Value)
+					if err != nil && i > 0 {
+						return fmt.Errorf("%w (what stands before %s is in force)", err, change.Name)
+					}
+					if err != nil {
+						return err
+					}
 				}
 				return a.printLimits(limits, len(changes) > 0)
 			})
@@ -153,6 +161,19 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 		limits = append(limits, client.Limit{Name: name, Value: value})
 	}
 	return limits, nil
+}
+
+// checkLimits refuses what no cache would take.
+func checkLimits(changes, known []client.Limit) error {
+	for _, change := range changes {
+		switch {
+		case !slices.ContainsFunc(known, func(l client.Limit) bool { return l.Name == change.Name }):
+			return fmt.Errorf("there is no limit %s: %w", change.Name, errUsage)
+		case change.Value < 0 || change.Value > math.MaxInt32:
+			return fmt.Errorf("%s: %d is not from 0 to %d: %w", change.Name, change.Value, math.MaxInt32, errUsage)
+		}
+	}
+	return nil
 }
 
 func isTimeLimit(name string) bool { return strings.HasSuffix(name, "_ttl_limit") }

@@ -28,3 +28,21 @@ func TestPathsAreDistinct(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What no cache would take is refused before anything is changed.
+func TestCheckLimits(t *testing.T) {
+	known := []client.Limit{{Name: "a"}, {Name: "b"}}
+	for _, test := range []struct {
+		change client.Limit
+		taken  bool
+	}{
+		{client.Limit{Name: "b", Value: 1<<31 - 1}, true},
+		{client.Limit{Name: "b", Value: 1 << 31}, false},
+		{client.Limit{Name: "b", Value: -1}, false},
+		{client.Limit{Name: "c", Value: 1}, false},
+	} {
+		if err := checkLimits([]client.Limit{{Name: "a", Value: 1}, test.change}, known); (err == nil) != test.taken {
+			t.Errorf("%v: %v", test.change, err)
+		}
+	}
+}

@@ -35,6 +35,9 @@ one, r reverses, up and down scroll, space stops the display, q quits.`,
 			if interval < 100*time.Millisecond {
 				return fmt.Errorf("--interval %v: at least 100ms: %w", interval, errUsage)
 			}
+			if count < 0 {
+				return fmt.Errorf("--count %d: must not be negative: %w", count, errUsage)
+			}
 			// It is open until the process ends: a question may be under way then.
 			f := &feed{path: path, timeout: a.timeout}
 			// What is wrong from the start is told as other commands do.

@@ -196,10 +196,15 @@ func TestLimits(t *testing.T) {
 	if list := fromJSON[[]listed](t, s.socket, "list"); len(list) != 2 {
 		t.Errorf("%d connections, want the limit of 2", len(list))
 	}
-	for _, wrong := range []string{"nonsense=1", "destination_limit=0", "endpoint_limit=-1"} {
-		if r := run(t, "limits", wrong, "-socket", s.socket); r.status != 1 || r.stderr == "" {
+	for wrong, status := range map[string]int{"nonsense=1": 2, "endpoint_limit=-1": 2, "destination_limit=0": 1} {
+		if r := run(t, "limits", "size_limit=5", wrong, "-socket", s.socket); r.status != status || (status == 1) != strings.Contains(r.stderr, "is in force") {
 			t.Errorf("%s: %+v", wrong, r)
 		}
+		const size = "connection_cache_size_limit"
+		if got := fromJSON[map[string]int64](t, s.socket, "limits")[size]; (got == 5) != (status == 1) {
+			t.Errorf("%s: %s is %d", wrong, size, got)
+		}
+		run(t, "limits", "size_limit=0", "-socket", s.socket)
 	}
 	if again := fromJSON[map[string]int64](t, s.socket, "limits"); again["connection_cache_endpoint_limit"] != 2 {
 		t.Errorf("limits %v", again)

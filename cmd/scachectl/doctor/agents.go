@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -67,41 +69,57 @@ func words(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }
 
-// relayHosts are the relay hosts, by their bare names, of an agent that mail goes to them by. An
-// IPv6 address is none of them: in a list it would be a table.
+// relayHosts are the hosts, by their bare names, by way of which an agent sends all mail: those of relayhost,
+// or of a transport, which goes before it (postconf(5)). An IPv6 address is none of them, see tableOrAddress.
 func (s *System) relayHosts(a *Agent) (hosts []string) {
-	carries := func(transport string) bool {
-		name, _, _ := strings.Cut(s.Main[transport], ":")
-		return name == a.Name
-	}
-	if a.Prefix != "smtp_" || !carries("default_transport") && !carries("relay_transport") {
+	if a.Prefix != "smtp_" {
 		return nil
 	}
-	for _, host := range words(s.Main["relayhost"]) {
-		if host = nextHop(host); !strings.Contains(host, ":") {
-			hosts = append(hosts, host)
+	for _, transport := range []string{"default_transport", "relay_transport"} {
+		name, hop, _ := strings.Cut(s.Main[transport], ":")
+		if name != a.Name {
+			continue
+		}
+		for _, host := range words(cmp.Or(hop, s.Main["relayhost"])) {
+			if host = nextHop(host); !tableOrAddress(host) && !slices.Contains(hosts, host) {
+				hosts = append(hosts, host)
+			}
 		}
 	}
 	return hosts
 }
 
+// tableOrAddress tells what Postfix takes for type:table in a list, as it does an IPv6 address.
+func tableOrAddress(entry string) bool { return strings.Contains(entry, ":") }
+
+// isAddress6 tells an IPv6 address, which in a list fails at every look, and ends it.
+func isAddress6(entry string) bool {
+	a, err := netip.ParseAddr(entry)
+	return err == nil && a.Is6()
+}
+
 func unmatchable(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {
-		var wrong []string
-		entries := a.listed()
-		for i, entry := range entries {
-			if decorated.MatchString(entry) {
+		var wrong, right []string
+		for _, entry := range a.listed() {
+			bare := nextHop(entry)
+			if decorated.MatchString(entry) || isAddress6(entry) {
 				wrong = append(wrong, entry)
-				entries[i] = nextHop(entry)
+				if tableOrAddress(bare) {
+					continue // no way to list it
+				}
+			} else {
+				bare = entry
 			}
+			right = append(right, bare)
 		}
 		if len(wrong) == 0 {
 			continue
 		}
 		yield(a.finding("unmatchable-destination", Error,
 			fmt.Sprintf("%sconnection_cache_destinations holds %s, which matches nothing", a.Prefix, strings.Join(wrong, ", ")),
-			"Postfix compares with the name alone, without brackets and port: for these destinations nothing is cached, except on demand.",
-			a.change("connection_cache_destinations", strings.Join(entries, ", "))))
+			"Postfix compares with the name alone, without brackets and port, and takes an IPv6 address for a table: for these destinations nothing is cached, except on demand.",
+			a.change("connection_cache_destinations", strings.Join(right, ", "))))
 	}
 }
 
@@ -121,8 +139,8 @@ func relayNotListed(s *System, yield func(Finding)) {
 			continue
 		}
 		yield(a.finding("relay-not-listed", Warning,
-			fmt.Sprintf("%sconnection_cache_destinations does not list the relayhost, %s", a.Prefix, strings.Join(missing, ", ")),
-			"Postfix compares with the next hop. That is the relayhost for all mail that transport_maps do not send elsewhere, "+
+			fmt.Sprintf("%sconnection_cache_destinations does not list %s, by way of which mail goes", a.Prefix, strings.Join(missing, ", ")),
+			"Postfix compares with the next hop. That is the relayhost, or what stands behind the transport's name, for all mail that transport_maps do not send elsewhere, "+
 				"and never the recipient's domain: for this mail nothing is cached, except on demand.",
 			a.change("connection_cache_destinations", strings.Join(append(entries, missing...), ", "))))
 	}
