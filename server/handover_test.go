@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,7 +230,11 @@ func fill(t *testing.T, r *running) (clients []int) {
 
 // Nothing is lost, and nothing changes.
 func TestTakeOverKeepsEverything(t *testing.T) {
-	r := run(t, handsOver)
+	var looked atomic.Bool // for the race detector: what is looked at here the server before drops later
+	r := run(t, func(c *Config) {
+		handsOver(c)
+		c.Beat = func(Status) { looked.Load() }
+	})
 	clients := fill(t, r)
 	n := successorOf(r)
 	fd := r.connect()
@@ -249,6 +254,7 @@ func TestTakeOverKeepsEverything(t *testing.T) {
 		}
 		t.Fatalf("%d before, %d after", len(before), len(after))
 	}
+	looked.Store(true)
 	if err := predecessor.Confirm(); err != nil {
 		t.Fatal(err)
 	}
