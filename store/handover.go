@@ -66,8 +66,8 @@ func (s *Store) SkipTo(serial uint64) { s.last = max(s.last, serial) }
 // out again. Limits do not hold for that, see Lower.
 type Restoring struct {
 	*Store
-	bindings    map[uint64]*binding // by serial number
-	connections map[uint64]*Connection
+	restored  map[uint64]*binding // by serial number
+	connected map[uint64]*Connection
 }
 
 // Restore begins to restore.
@@ -91,7 +91,7 @@ func (s *Restoring) Binding(b Binding) {
 			previous = previous.previous
 		}
 		link(of, previous)
-		s.bindings[b.Serial] = of
+		s.restored[b.Serial] = of
 	}
 	s.expire(at, b.Deadline)
 }
@@ -101,19 +101,19 @@ func (s *Restoring) Connection(endpoint, property []byte, fd int, serial uint64,
 	c := s.prepare(endpoint, property)
 	c.fd, c.serial = int32(fd), serial
 	s.insert(c, deadline)
-	s.connections[serial] = c
+	s.connected[serial] = c
 	return c
 }
 
 // Withdraw takes out what has that serial number, if anything. A connection is returned, as by a find.
 func (s *Restoring) Withdraw(serial uint64) *Connection {
-	if b := s.bindings[serial]; b != nil {
-		delete(s.bindings, serial)
+	if b := s.restored[serial]; b != nil {
+		delete(s.restored, serial)
 		s.dropBinding(b)
 	}
-	c := s.connections[serial]
+	c := s.connected[serial]
 	if c != nil {
-		delete(s.connections, serial)
+		delete(s.connected, serial)
 		s.remove(c)
 	}
 	return c
