@@ -197,12 +197,12 @@ func (t *transfer) finish() {
 	}
 	s.succeeded = true
 	s.leaveListeners()
-	s.release()
-	if s.config.Succeeded != nil {
-		s.config.Succeeded(pid)
-	}
 	s.config.Log.Infof("process %d has taken over: %d connections, %d bindings, %d clients, within %v",
 		pid, count.Connections, count.Bindings, count.Clients, pause)
+	s.release()
+	if s.config.Succeeded != nil {
+		s.config.Succeeded(pid) // which may take its time
+	}
 }
 
 // standStill sends the rest to the client, hears that it has everything, and says Go. After an error it
