@@ -38,7 +38,6 @@ type conn struct {
 	glued      bool // something stood behind the last descriptor
 	moved      bool // the client did what it owed us, since the timer was set
 	timer      timerwheel.Timer[timed]
-	transfer   *transfer // in state succeeding; or nil
 }
 
 const (
@@ -108,6 +107,7 @@ func (c *conn) Ready(_ int, hangup bool) (again bool) {
 // work does what can be done: flush, step, fill, and again. It returns false when
 // that would block or the client is gone, true when it has had its share.
 func (c *conn) work() (again bool) {
+	c.session.cache.spent() // by others, or to lower limits
 	for c.budget = wakeBudget; c.budget > 0; {
 		if !c.flush() {
 			return false
@@ -350,8 +350,8 @@ func (c *conn) settle(lent bool) {
 
 // due implements timed: the client has kept us waiting for ipc_timeout.
 func (c *conn) due() {
-	if c.transfer != nil {
-		c.transfer.fail(handover.ErrSilent)
+	if t := c.transfer(); t != nil {
+		t.fail(handover.ErrSilent)
 		return
 	}
 	c.session.fault("timed out: %v", c.session.state)
@@ -368,8 +368,8 @@ func (c *conn) fail(err error) {
 // sent and nobody took is closed.
 func (c *conn) close() {
 	c.session.abandon()
-	if c.transfer != nil {
-		c.transfer.end()
+	if t := c.transfer(); t != nil {
+		t.end()
 	}
 	if c.in.fd >= 0 {
 		c.server.descriptors.close(c.in.fd)

@@ -116,20 +116,20 @@ func TestTakeOverByTwo(t *testing.T) {
 	}
 	first, far := ask()
 	defer unix.Close(far)
-	if first.transfer == nil {
+	if first.transfer() == nil {
 		t.Fatal("refused")
 	}
 	second, refused := ask()
 	second.Ready(second.fd, false)
 	reply := make([]byte, 1000)
-	if n, err := read(refused, reply); err != nil || second.transfer != nil || !strings.Contains(string(reply[:n]), "another process is about to") {
+	if n, err := read(refused, reply); err != nil || second.transfer() != nil || !strings.Contains(string(reply[:n]), "another process is about to") {
 		t.Errorf("it hears %q, %v", reply[:n], err)
 	}
 	first.close()
 	if old.transfer != nil {
 		t.Error("it is about to take over still")
 	}
-	if third, far := ask(); third.transfer == nil {
+	if third, far := ask(); third.transfer() == nil {
 		t.Error("refused when the other one had gone")
 	} else {
 		unix.Close(far)

@@ -146,16 +146,16 @@ func TestCacheChangesWhileItIsCopied(t *testing.T) {
 		for successor.session.state != succeeding {
 			successor.Ready(successor.fd, false)
 		}
-		successor.transfer = old.newTransfer(successor)
-		for len(successor.transfer.steps) > 0 && successor.fd >= 0 {
+		old.transfer = old.newTransfer(successor)
+		for len(old.transfer.steps) > 0 && successor.fd >= 0 {
 			act(8)
-			successor.transfer.proceed()
+			old.transfer.proceed()
 			runtime.Gosched()
 		}
 		want := contents(old.Server)
 		maps.DeleteFunc(want, func(what string, _ int) bool { return strings.HasPrefix(what, "client in state succeeding") })
 		for !old.succeeded && successor.fd >= 0 {
-			successor.transfer.proceed()
+			old.transfer.proceed()
 		}
 		got := <-received
 		for what, n := range want {

@@ -66,6 +66,5 @@ func (s *Server) continueLowering() {
 		if c.store.Continue(c.lowering, dropsPerTurn) && relieved {
 			c.lowering = nil
 		}
-		c.spent() // no client's
 	}
 }

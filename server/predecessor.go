@@ -53,10 +53,10 @@ func (s *Server) continueSuccessions() {
 			s.refuseSuccessor(c, reason)
 			continue
 		}
-		if c.transfer == nil {
-			c.transfer = s.newTransfer(c)
+		if s.transfer == nil {
+			s.transfer = s.newTransfer(c)
 		}
-		c.transfer.proceed()
+		s.transfer.proceed()
 	}
 }
 
@@ -68,15 +68,15 @@ func (s *Server) refusal(c *conn) string {
 		return "only the server's own user may"
 	case s.stop:
 		return "the server is stopping"
-	case s.transfer != nil && s.transfer != c.transfer:
+	case s.transfer != nil && s.transfer.client != c:
 		return "another process is about to"
 	}
 	return ""
 }
 
 func (s *Server) refuseSuccessor(c *conn, reason string) {
-	if c.transfer != nil { // it takes records by now
-		c.transfer.fail(errors.New(reason))
+	if t := c.transfer(); t != nil { // it takes records by now
+		t.fail(errors.New(reason))
 		return
 	}
 	c.session.fault("%v: refused: %s", proto.TakeOver, reason)
@@ -85,9 +85,16 @@ func (s *Server) refuseSuccessor(c *conn, reason string) {
 	s.loop.Again(c.fd)
 }
 
+// transfer returns the one that is to the client, or nil.
+func (c *conn) transfer() *transfer {
+	if t := c.server.transfer; t != nil && t.client == c {
+		return t
+	}
+	return nil
+}
+
 func (s *Server) newTransfer(c *conn) *transfer {
 	t := &transfer{server: s, client: c, channel: handover.NewChannel(c.fd)}
-	s.transfer = t
 	t.steps = append(t.steps, t.greet)
 	for _, cache := range s.caches {
 		sent := &sentCache{cache, make(map[uint64]timerwheel.Tick), cache.store.BeginJournal()}

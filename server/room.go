@@ -27,9 +27,6 @@ func (s *Server) adaptToLimit() {
 	for s.cached() > s.room {
 		s.fullest().store.Evict()
 	}
-	for _, c := range s.caches {
-		c.spent() // no client's
-	}
 }
 
 // bounded are the limits as far as the descriptors allow.
