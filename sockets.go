@@ -127,16 +127,21 @@ func lockDirectory(path string, patience time.Duration) (unlock func(), err erro
 	if err != nil {
 		return nil, fmt.Errorf("the directory of the socket %s: %w", path, err)
 	}
-	err = unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for end := time.Now().Add(patience); err == unix.EWOULDBLOCK && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-		err = unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
+	err = again(patience, func() error { return unix.Flock(int(directory.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 	if err != nil {
 		directory.Close()
 		return nil, fmt.Errorf("flock %s: %w", directory.Name(), err)
 	}
 	return func() { directory.Close() }, nil
+}
+
+// again does what would block (EAGAIN) again and again, until it does not or patience is at an end.
+func again(patience time.Duration, do func() error) error {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if err := do(); !errors.Is(err, unix.EAGAIN) || !time.Now().Before(end) {
+			return err
+		}
+	}
 }
 
 func bind(fd int, path string, mode uint32) (created fs.FileInfo, err error) {

@@ -240,12 +240,8 @@ func (n *successor) succeeded(pid int) {
 	if p == nil || p.Pid != pid {
 		return
 	}
-	err := n.service.notifier.MainPID(pid)
-	for end := time.Now().Add(mainPIDPatience); errors.Is(err, unix.EAGAIN) && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond) // others serve now
-		err = n.service.notifier.MainPID(pid)
-	}
-	if err != nil {
+	// Others serve now: there is time.
+	if err := again(mainPIDPatience, func() error { return n.service.notifier.MainPID(pid) }); err != nil {
 		n.log.Warningf("systemd: %v", err)
 	}
 }
