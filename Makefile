@@ -20,6 +20,7 @@ GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 DURATION := 10m
 OUT      := build/soak
 PREFIX   := /usr/local
+MICRO    := ./timerwheel ./store ./proto ./policy ./postfix ./server # have benchmarks
 
 .PHONY: build install uninstall deb demo test test-newer test-docker image soak check lint bench profile screenshots clean need
 
@@ -62,6 +63,7 @@ test: need
 	scripts/need gcc libc6-dev iproute2 systemd lintian
 	scripts/need bash-completion mandoc prometheus tmux
 	go test -race -count=1 -timeout 20m $$(go list ./... | grep -v -e /test/systemd -e /test/deb)
+	go test -timeout 5m -run '^$$' -bench . -benchtime 1x $(MICRO)
 	go test -race -count=1 -timeout 10m -v ./test/systemd ./test/deb # they say what they cannot test here
 
 # Says so loudly where there are no backports.
@@ -91,7 +93,7 @@ lint: need
 
 bench: need
 	scripts/need gcc libc6-dev strace
-	go test -run '^$$' -bench . -benchmem ./timerwheel ./store ./proto ./server
+	go test -run '^$$' -bench . -benchmem $(MICRO)
 	go run ./bench -report bench/RESULTS.md
 
 # What "scachectl top" shows of a Postfix at work, as a picture.

@@ -33,6 +33,7 @@ func BenchmarkTakeOver(b *testing.B) {
 		c := restoring.Connection([]byte(fmt.Sprintf("%032d", i)), []byte(property), fd, uint64(i), timerwheel.Tick(1<<20))
 		old.caches[0].watch.begin(c)
 	}
+	restoring.SkipTo(connections)
 	for b.Loop() {
 		next, err := New(config, Cache{})
 		if err != nil {
@@ -54,7 +55,7 @@ func BenchmarkTakeOver(b *testing.B) {
 			}
 			done <- err
 		}()
-		for !old.succeeded {
+		for !old.succeeded && client.fd >= 0 {
 			client.Ready(ours, false)
 			old.continueSuccessions()
 		}
