@@ -74,7 +74,13 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 // were a blocking one.
 const connectAgain = 10 * time.Millisecond
 
+// longestPath is that of a socket, in bytes: a NUL byte ends it.
+const longestPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
 func connect(ctx context.Context, path string) (net.Conn, error) {
+	if len(path) > longestPath {
+		return nil, fmt.Errorf("connect to %s: the path of a socket has %d bytes at most", path, longestPath)
+	}
 	for {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if ctx.Err() != nil && err != nil {

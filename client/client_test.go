@@ -301,6 +301,9 @@ func TestNoCache(t *testing.T) {
 	if _, err := client.Dial(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no connection cache") {
 		t.Errorf("Dial: %v", err)
 	}
+	if _, err := client.Dial(t.Context(), path+strings.Repeat("s", 108)); err == nil || !strings.Contains(err.Error(), "107 bytes at most") {
+		t.Errorf("Dial: %v", err)
+	}
 }
 
 // Who connects while the server's queue of clients is full waits for a place in it.

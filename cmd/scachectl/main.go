@@ -61,6 +61,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetErr(stderr)
 	root.SetArgs(longFlags(root, arguments))
 	wantShell(root)
+	wantTopic(root)
 	err := root.ExecuteContext(ctx)
 	if a.screen.err != nil {
 		started = true
@@ -127,6 +128,17 @@ func wantShell(root *cobra.Command) {
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.RunE = func(*cobra.Command, []string) error {
 			return fmt.Errorf("completion: want bash, zsh, fish or powershell: %w", errUsage)
+		}
+	}
+}
+
+// wantTopic makes help on what there is none on an error: cobra's own prints all help.
+func wantTopic(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, topic []string) error {
+			_, _, err := root.Find(topic)
+			return err
 		}
 	}
 }

@@ -93,7 +93,7 @@ func TestWrongCommandLine(t *testing.T) {
 	for _, line := range []string{
 		"nonsense", "status now", "list things", "list -sort colour", "-nonsense", "flush", "flush some", "flush all x", "flush endpoint",
 		`flush endpoint \q`, "limits endpoint_limit", "limits endpoint_limit=few", "limits ttl_limit=soon", "top -interval 1ms", "status -socket a -socket b",
-		"doctor -c", "status -timeout soon",
+		"doctor -c", "status -timeout soon", "help nonsense",
 	} {
 		status, stdout, stderr := execute(t, strings.Fields(line)...)
 		if status != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "scachectl: ") {
@@ -103,7 +103,7 @@ func TestWrongCommandLine(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, line := range []string{"", "-h", "help", "-help", "--help", "help flush", "flush -h", "-version", "--version", "completion bash", "completion zsh", "completion fish"} {
+	for _, line := range []string{"", "-h", "help", "-help", "--help", "help flush", "help flush endpoint", "flush -h", "-version", "--version", "completion bash", "completion zsh", "completion fish"} {
 		if status, stdout, stderr := execute(t, strings.Fields(line)...); status != 0 || !strings.Contains(stdout, "scachectl") || stderr != "" {
 			t.Errorf("%s: status %d, %q, %q", line, status, stdout, stderr)
 		}
