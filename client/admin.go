@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/scache/scache/proto"
 )
@@ -135,7 +134,7 @@ func (c *Client) limits(ctx context.Context, op proto.AdminOp, arguments ...stri
 // ask makes a request that is answered by one message, and gives its attributes to a
 // function.
 func (c *Client) ask(ctx context.Context, op proto.AdminOp, arguments []string, attribute func(name, value string) error) error {
-	if _, err := check(time.Second, arguments...); err != nil {
+	if err := check(arguments...); err != nil {
 		return err
 	}
 	return c.do(ctx, func() error {

@@ -105,8 +105,8 @@ func (c *Client) Close() error { return c.conn.Close() }
 // not use it any more. It may be a net.Conn of the kinds that are files (as
 // *net.TCPConn and *net.UnixConn are; *tls.Conn is not) or an *os.File.
 func (c *Client) SaveEndpoint(ctx context.Context, ttl time.Duration, endpoint, property string, connection syscall.Conn) error {
-	seconds, err := check(ttl, endpoint, property)
-	if err != nil {
+	seconds, err := wholeSeconds(ttl)
+	if err = cmp.Or(err, check(endpoint, property)); err != nil {
 		return err
 	}
 	raw, err := connection.SyscallConn()
@@ -134,7 +134,7 @@ func (c *Client) SaveEndpoint(ctx context.Context, ttl time.Duration, endpoint, 
 
 // FindEndpoint takes the oldest connection of an endpoint out of the cache.
 func (c *Client) FindEndpoint(ctx context.Context, endpoint string) (*Connection, error) {
-	if _, err := check(time.Second, endpoint); err != nil {
+	if err := check(endpoint); err != nil {
 		return nil, err
 	}
 	return c.find(ctx, proto.AppendFindEndpoint(nil, endpoint), func(r proto.Reply) *Connection {
@@ -146,8 +146,8 @@ func (c *Client) FindEndpoint(ctx context.Context, endpoint string) (*Connection
 // whole seconds, and limited by the server. If it does so already, with the same
 // property, the time starts anew.
 func (c *Client) SaveDestination(ctx context.Context, ttl time.Duration, destination, property, endpoint string) error {
-	seconds, err := check(ttl, destination, property, endpoint)
-	if err != nil {
+	seconds, err := wholeSeconds(ttl)
+	if err = cmp.Or(err, check(destination, property, endpoint)); err != nil {
 		return err
 	}
 	return c.do(ctx, func() error {
@@ -163,7 +163,7 @@ func (c *Client) SaveDestination(ctx context.Context, ttl time.Duration, destina
 // endpoint, in the order in which the destination was made to refer to them, that
 // has one.
 func (c *Client) FindDestination(ctx context.Context, destination string) (*Connection, error) {
-	if _, err := check(time.Second, destination); err != nil {
+	if err := check(destination); err != nil {
 		return nil, err
 	}
 	return c.find(ctx, proto.AppendFindDestination(nil, destination), func(r proto.Reply) *Connection {
@@ -220,18 +220,23 @@ func (c *Client) find(ctx context.Context, request []byte, decode func(proto.Rep
 	return found, nil
 }
 
-// check returns ttl in seconds, or what is wrong with it or with the texts.
-func check(ttl time.Duration, texts ...string) (seconds int, err error) {
-	for _, text := range texts {
-		if strings.IndexByte(text, 0) >= 0 {
-			return 0, fmt.Errorf("scache: a name or property holds a NUL byte: %q", text)
-		}
-	}
+// wholeSeconds is a time to live as the protocol has it.
+func wholeSeconds(ttl time.Duration) (int, error) {
 	rounded := (ttl + time.Second - 1) / time.Second
 	if ttl <= 0 || rounded > math.MaxInt32 {
 		return 0, fmt.Errorf("scache: time to live of %v", ttl)
 	}
 	return int(rounded), nil
+}
+
+// check refuses texts that the protocol cannot carry.
+func check(texts ...string) error {
+	for _, text := range texts {
+		if strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("scache: a name or property holds a NUL byte: %q", text)
+		}
+	}
+	return nil
 }
 
 // statusOf returns the error that a reply stands for.

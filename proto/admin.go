@@ -94,9 +94,7 @@ func AppendOK(dst []byte) []byte { return appendStatus(dst, OK) }
 
 // AppendText appends an attribute to a message that is begun. The value must not hold a NUL
 // byte.
-func AppendText[T string | []byte](dst []byte, name string, value T) []byte {
-	return appendAttribute(dst, name, value)
-}
+func AppendText(dst []byte, name, value string) []byte { return appendAttribute(dst, name, value) }
 
 // AppendNumber appends an attribute whose value is a number.
 func AppendNumber(dst []byte, name string, value int64) []byte {

@@ -52,7 +52,7 @@ func (s *Server) noticeChange() {
 }
 
 func (s *Server) status() Status {
-	status := Status{Clients: len(s.clients), Connections: s.cached(), Stopping: s.stop}
+	status := Status{Clients: len(s.clients), Connections: s.cached(), Stopping: s.stopping}
 	for _, c := range s.caches {
 		all := c.stats.lookups()
 		status.Hits += all.hits

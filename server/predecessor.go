@@ -66,7 +66,7 @@ func (s *Server) refusal(c *conn) string {
 	switch {
 	case err != nil || !c.introduced && !ownUser(who.Uid):
 		return "only the server's own user may"
-	case s.stop:
+	case s.stopping:
 		return "the server is stopping"
 	case s.transfer != nil && s.transfer.client != c:
 		return "another process is about to"

@@ -108,7 +108,7 @@ type Server struct {
 	stopAsked  atomic.Bool
 	introduced chan int
 
-	stop      bool
+	stopping  bool
 	cleared   bool // nothing is cached any longer, all clients are gone
 	stopped   bool // without waiting any longer
 	succeeded bool // another process has everything
@@ -272,7 +272,7 @@ func (s *Server) Run() error {
 		s.continueSuccessions()
 		s.farewell.some()
 		s.continueLowering()
-		if s.stop {
+		if s.stopping {
 			s.continueStop()
 		}
 		s.noticeChange()

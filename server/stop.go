@@ -17,10 +17,10 @@ const farewellGrace = 500 * time.Millisecond
 // beginStop makes the server stop as soon as no request is unfinished. Who is not
 // accepted yet stays in the queue, for a successor on the same socket.
 func (s *Server) beginStop() {
-	if s.stop {
+	if s.stopping {
 		return
 	}
-	s.stop = true
+	s.stopping = true
 	for _, l := range s.listeners {
 		s.timers.Stop(&l.retry)
 		s.loop.Remove(l.fd)
