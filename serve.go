@@ -142,6 +142,9 @@ func (d *duration) Set(text string) error {
 		return nil
 	}
 	parsed, err := time.ParseDuration(text)
+	if parsed > math.MaxInt32*time.Second {
+		return errors.New("too long")
+	}
 	*d = duration(parsed)
 	return err
 }

@@ -56,7 +56,6 @@ func openSockets(paths []string, mode uint32, shared bool) (opened []socket, err
 func closeSockets(sockets []socket) {
 	for i := range sockets {
 		sockets[i].close()
-		sockets[i].claimed, sockets[i].created = false, nil
 	}
 }
 

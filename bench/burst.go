@@ -39,12 +39,10 @@ func theBurst() *Burst {
 
 // burstPrograms are ours in both orders, and stock. The floor knows no endpoints.
 func (b *bench) burstPrograms() (programs []program) {
-	for _, order := range []string{"fifo", "lifo"} {
-		programs = append(programs, program{
-			name:      ours + " " + order, // oursFIFO, oursLIFO
-			file:      b.programs[0].file,
-			arguments: []string{"-o", "connection_cache_reuse_order=" + order},
-		})
+	file := b.programs[0].file
+	programs = []program{
+		{oursFIFO, file, []string{"-o", "connection_cache_reuse_order=fifo"}},
+		{oursLIFO, file, []string{"-o", "connection_cache_reuse_order=lifo"}},
 	}
 	for _, p := range b.programs {
 		if p.name == stock {

@@ -188,15 +188,15 @@ func (r *race) fleet(ctx context.Context, s *server, sc Scenario) (*agent.Fleet,
 // run is a round of a scenario. The warm-up leaves even a slow server time for an
 // operation of each client. The grace does so too; but none is to be hoped for from
 // a server that waits for a client that has stopped.
-func (sc Scenario) run(duration time.Duration) agent.Run {
+func (s Scenario) run(duration time.Duration) agent.Run {
 	run := agent.Run{
-		Workload: sc.Workload,
-		Rate:     sc.Rate,
-		WarmUp:   duration/5 + time.Duration(sc.Clients)*250*time.Microsecond,
+		Workload: s.Workload,
+		Rate:     s.Rate,
+		WarmUp:   duration/5 + time.Duration(s.Clients)*250*time.Microsecond,
 		Duration: duration,
 		Grace:    30 * time.Second,
 	}
-	if sc.Stopped > 0 {
+	if s.Stopped > 0 {
 		run.Grace = 200 * time.Millisecond
 	}
 	return run

@@ -162,8 +162,8 @@ func admitted(msg []byte) (rest []byte, err error) {
 	case status == proto.Bad:
 		return nil, ErrStock
 	}
-	_, reason, _, _ := proto.Attribute(rest)
-	return nil, &RefusalError{Reason: string(reason), NotAllowed: status == proto.Denied}
+	reason, _ := proto.DecodeRefusal(msg)
+	return nil, &RefusalError{Reason: reason, NotAllowed: status == proto.Denied}
 }
 
 // attributes gives the rest of a message to a function, attribute by attribute.

@@ -34,6 +34,8 @@ var (
 	// ErrRefused is returned when the server could not do what it was asked to:
 	// it has no room for a descriptor or for the texts, or takes the request for malformed.
 	ErrRefused = errors.New("scache: refused by the server")
+	// ErrNoCache is returned by Dial when what listens at the path is no connection cache.
+	ErrNoCache = errors.New("is no connection cache")
 	// ErrBroken is returned by a Client that has failed in the middle of an
 	// earlier request, and is of no more use.
 	ErrBroken = errors.New("scache: client is out of step after an earlier error")
@@ -59,7 +61,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	err = c.do(ctx, func() error {
 		announcement, err := c.receive()
 		if err == nil && string(announcement) != proto.Announcement {
-			err = fmt.Errorf("scache: %s is no connection cache: it says %q", path, announcement)
+			err = fmt.Errorf("scache: %s %w: it says %q", path, ErrNoCache, announcement)
 		}
 		return err
 	})
@@ -222,11 +224,10 @@ func (c *Client) find(ctx context.Context, request []byte, decode func(proto.Rep
 
 // wholeSeconds is a time to live as the protocol has it.
 func wholeSeconds(ttl time.Duration) (int, error) {
-	rounded := (ttl + time.Second - 1) / time.Second
-	if ttl <= 0 || rounded > math.MaxInt32 {
+	if ttl <= 0 || ttl > math.MaxInt32*time.Second {
 		return 0, fmt.Errorf("scache: time to live of %v", ttl)
 	}
-	return int(rounded), nil
+	return int((ttl + time.Second - 1) / time.Second), nil
 }
 
 // check refuses texts that the protocol cannot carry.

@@ -124,10 +124,14 @@ func (l *Loop) Wait(timeout time.Duration) error {
 		const longest = 1 << 30 // about 12 days; the kernel takes a C int
 		milliseconds = int(min((timeout+time.Millisecond-1)/time.Millisecond, longest))
 	}
-	n, err := l.waitBriefly(min(uint(milliseconds), brief))
-	if n == 0 && err == nil && uint(milliseconds) > brief {
-		if milliseconds > brief {
-			milliseconds -= brief
+	first := brief
+	if milliseconds == 0 {
+		first = 0
+	}
+	n, err := l.waitBriefly(first)
+	if n == 0 && err == nil && milliseconds != first {
+		if milliseconds > 0 {
+			milliseconds -= first
 		}
 		n, err = unix.EpollWait(l.epoll, l.events[:], milliseconds)
 	}
@@ -146,7 +150,7 @@ func (l *Loop) Wait(timeout time.Duration) error {
 // process' goroutines wait for so long at most.
 const brief = 1
 
-func (l *Loop) waitBriefly(milliseconds uint) (int, error) {
+func (l *Loop) waitBriefly(milliseconds int) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
 		eventsPerTurn, uintptr(milliseconds), 0, 0)
 	if errno != 0 {

@@ -57,7 +57,7 @@ func Parse(name string, text []byte) (*Policy, error) {
 	p := &Policy{File: name, seed: maphash.MakeSeed()}
 	var words []word // of the rule that is being read
 	line := 0
-	fail := func(line int, err error) (*Policy, error) { return nil, &Error{name, line, err.Error()} }
+	fail := func(line int, err error) error { return &Error{name, line, err.Error()} }
 	for physical := range strings.Lines(string(text)) {
 		line++
 		found := strings.Fields(physical)
@@ -65,10 +65,10 @@ func Parse(name string, text []byte) (*Policy, error) {
 			continue
 		}
 		if continued := physical[0] == ' ' || physical[0] == '\t'; continued && len(words) == 0 {
-			return fail(line, errors.New("white space at the beginning continues a rule, and there is none"))
+			return nil, fail(line, errors.New("white space at the beginning continues a rule, and there is none"))
 		} else if !continued {
 			if at, err := p.add(words); err != nil {
-				return fail(at, err)
+				return nil, fail(at, err)
 			}
 			words = nil
 		}
@@ -77,7 +77,7 @@ func Parse(name string, text []byte) (*Policy, error) {
 		}
 	}
 	if at, err := p.add(words); err != nil {
-		return fail(at, err)
+		return nil, fail(at, err)
 	}
 	return p, nil
 }

@@ -104,13 +104,3 @@ func AppendNumber(dst []byte, name string, value int64) []byte {
 
 // AppendEnd ends a message; without one that is begun it is the empty message.
 func AppendEnd(dst []byte) []byte { return append(dst, 0) }
-
-// DecodeStatus takes the status off a reply; rest is what Attribute takes next. ok is
-// false if it is no reply.
-func DecodeStatus(msg []byte) (status Status, rest []byte, ok bool) {
-	name, value, rest, ok := Attribute(msg)
-	if !ok || string(name) != "status" || len(value) != 1 || value[0] < '0' || value[0] > '9' {
-		return 0, nil, false
-	}
-	return Status(value[0] - '0'), rest, true
-}

@@ -74,6 +74,16 @@ func appendStatus(dst []byte, status Status) []byte {
 	return append(dst, '0'+byte(status), 0)
 }
 
+// DecodeStatus takes the status off a reply; rest is what Attribute takes next. ok is
+// false if it is no reply.
+func DecodeStatus(msg []byte) (status Status, rest []byte, ok bool) {
+	name, value, rest, ok := Attribute(msg)
+	if !ok || string(name) != "status" || len(value) != 1 || value[0] < '0' || value[0] > '9' {
+		return 0, nil, false
+	}
+	return Status(value[0] - '0'), rest, true
+}
+
 // Reply is a decoded reply, as a client sees it. The properties are views into
 // the message, nil where the reply has none.
 type Reply struct {

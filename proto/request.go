@@ -17,28 +17,20 @@ const (
 	Admin    // of the operator, see AdminRequest
 )
 
-// opNames are the names on the wire.
+// opNames are the names, on the wire and in the log.
 var opNames = [...]string{
+	None:            "none",
+	Dummy:           "dummy",
+	Unknown:         "unknown request",
 	SaveEndpoint:    "save_endp",
 	FindEndpoint:    "find_endp",
 	SaveDestination: "save_dest",
 	FindDestination: "find_dest",
 	TakeOver:        "takeover",
+	Admin:           "admin request",
 }
 
-func (op Op) String() string {
-	switch op {
-	case None:
-		return "none"
-	case Dummy:
-		return "dummy"
-	case Unknown:
-		return "unknown request"
-	case Admin:
-		return "admin request"
-	}
-	return opNames[op]
-}
+func (op Op) String() string { return opNames[op] }
 
 // Request is a decoded message. Which fields are set depends on Op, as in the
 // manual page scache(8). The slices are views into the message.

@@ -52,7 +52,6 @@ func (a *activity) count(label []byte, now timerwheel.Tick, hit bool) {
 		}
 	}
 	e := &set[least]
-	e.age(period)
 	if e.weaken(); e.weight() > 0 {
 		return
 	}

@@ -35,7 +35,7 @@ func (s *session) admin(r *proto.Request) {
 	}
 	switch request.Op {
 	case proto.AdminStatistics:
-		s.out = c.statistics(s.out)
+		s.out = c.appendStatistics(s.out)
 	case proto.AdminDestinations:
 		s.listDestinations()
 	case proto.AdminList:

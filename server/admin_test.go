@@ -258,7 +258,7 @@ func TestStatisticsTell(t *testing.T) {
 		< "status\02\0property\0\0\0"
 		> "request\0find_endp\0label\0e\0\0"
 		< "status\00\0property\0\0\0"`), func(int) bool { return false })
-	n := numbers(t, string(p.session.cache.statistics(nil)))
+	n := numbers(t, string(p.session.cache.appendStatistics(nil)))
 	addUp(t, n)
 	for name, want := range map[string]int{
 		"connections_saved": 3, "destination_hits": 1, "endpoint_hits": 2, "endpoint_misses": 2, "destination_misses": 0,

@@ -46,7 +46,7 @@ func (s *Server) beat() {
 // noticeChange is called at the end of a turn. After the last change there is one beat more,
 // and then no wake-up.
 func (s *Server) noticeChange() {
-	if s.config.Beat != nil && !s.beats.change.timer.Pending() && s.status() != s.beats.told {
+	if s.config.Beat != nil && !s.beats.change.Pending() && s.status() != s.beats.told {
 		s.set(&s.beats.change, beatPause)
 	}
 }

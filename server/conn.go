@@ -2,6 +2,7 @@ package server
 
 import (
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -178,7 +179,7 @@ func (c *conn) unsent(err error) bool {
 			c.session.cache.stats.crowded++
 			c.session.fault("waits: %v", err)
 		}
-		c.server.callLater(c)
+		c.callLater()
 	case unix.EPIPE, unix.ECONNRESET:
 		c.close()
 	default:
@@ -287,7 +288,18 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 // it is found a little later.
 func (c *conn) assumeDrained() {
 	c.drained = true
-	c.server.callLater(c)
+	c.callLater()
+}
+
+// callLaterPause is how long a client waits for something that no event tells of.
+const callLaterPause = 20 * time.Millisecond
+
+// callLater calls the client again after a pause, which begins anew with each call.
+func (c *conn) callLater() {
+	if c.prolonged = c.later; !c.later {
+		c.later = true
+		c.server.later.add(c)
+	}
 }
 
 // waitedEnough reports whether the client has been quiet since the pause began.

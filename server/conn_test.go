@@ -54,14 +54,14 @@ func TestABusyClientIsNotCalledAgain(t *testing.T) {
 		c.say([]byte(find("x")+find("y")), 2*len(miss))
 		c.say([]byte(find("z")), len(miss))
 		server.later.callNow()
-		if c.conn.unasked || !server.later.timer.timer.Pending() {
-			t.Fatalf("unasked %v, timer %v", c.conn.unasked, server.later.timer.timer.Pending())
+		if c.conn.unasked || !server.later.timer.Pending() {
+			t.Fatalf("unasked %v, timer %v", c.conn.unasked, server.later.timer.Pending())
 		}
 	}
-	server.timers.Stop(&server.later.timer.timer)
+	server.timers.Stop(&server.later.timer.Timer)
 	server.later.callNow()
-	if !c.conn.unasked || server.later.timer.timer.Pending() {
-		t.Errorf("quiet: unasked %v, timer %v", c.conn.unasked, server.later.timer.timer.Pending())
+	if !c.conn.unasked || server.later.timer.Pending() {
+		t.Errorf("quiet: unasked %v, timer %v", c.conn.unasked, server.later.timer.Pending())
 	}
 }
 

@@ -129,8 +129,8 @@ func (s *Server) figures() figures {
 	return f
 }
 
-// statistics appends all of them by the names in proto.Statistics, in that order.
-func (c *cache) statistics(out []byte) []byte {
+// appendStatistics appends all of them by the names in proto.Statistics, in that order.
+func (c *cache) appendStatistics(out []byte) []byte {
 	counted, past, size, process := &c.counters, c.counters.past, c.store.Size(), c.process()
 	past.add(&c.stats)
 	closedBy := func(why store.Reason) int { return past.closed[why] }

@@ -43,10 +43,10 @@ func TestErrandsGiveWay(t *testing.T) {
 					t.Fatal("it has not given way")
 				}
 				timer := &s.errands.later.timer
-				if !timer.timer.Pending() {
+				if !timer.Timer.Pending() {
 					t.Fatal("nobody will call it again")
 				}
-				s.timers.Stop(&timer.timer)
+				s.timers.Stop(&timer.Timer)
 				timer.due()
 				again = true
 			}

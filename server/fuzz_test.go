@@ -172,7 +172,7 @@ func (c *crowd) check() {
 		c.t.Fatalf("%d descriptors are inside, %d cached, %d on their way out", len(c.inside), size.Connections, outside)
 	}
 	if c.acts++; c.acts%128 == 0 {
-		addUp(c.t, numbers(c.t, string(c.cache.statistics(nil))))
+		addUp(c.t, numbers(c.t, string(c.cache.appendStatistics(nil))))
 	}
 }
 
@@ -186,7 +186,7 @@ func (c *crowd) run(data []byte) {
 		m.session.abandon()
 	}
 	c.cache.store.Clear()
-	n := numbers(c.t, string(c.cache.statistics(nil)))
+	n := numbers(c.t, string(c.cache.appendStatistics(nil)))
 	if addUp(c.t, n); n["connections_found"] != 0 {
 		c.t.Fatalf("%d connections are on their way to nobody", n["connections_found"])
 	}

@@ -150,7 +150,7 @@ func TestPredecessorIsDone(t *testing.T) {
 	}
 	r.succeed()
 	r.config.ClientMemory = 1
-	if !r.relieve() || r.held != 0 || r.statistics.timer.Pending() {
-		t.Errorf("it keeps %d bytes, reports statistics: %v", r.held, r.statistics.timer.Pending())
+	if !r.relieve() || r.held != 0 || r.report.Pending() {
+		t.Errorf("it keeps %d bytes, reports statistics: %v", r.held, r.report.Pending())
 	}
 }

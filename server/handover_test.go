@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/scache/scache/internal/handover"
 	"github.com/scache/scache/proto"
+	"github.com/scache/scache/store"
 )
 
 func handsOver(c *Config) { c.HandOver = true }
@@ -177,7 +179,7 @@ func contents(s *Server) map[string]int {
 	all := make(map[string]int)
 	for _, c := range s.caches {
 		order := make(map[string]int)
-		for b := range c.store.Bindings() {
+		for _, b := range bindings(c.store) {
 			order[string(b.Destination)]++
 			all[fmt.Sprintf("binding %d %q %q %q until %d", order[string(b.Destination)], b.Destination, b.Property, b.Endpoint, b.Deadline)]++
 		}
@@ -194,6 +196,20 @@ func contents(s *Server) map[string]int {
 		record, _ := c.record()
 		all[fmt.Sprintf("client in state %v, input %x, output %d bytes, due %d", c.session.state, sha256.Sum256(record.Input), len(c.session.out), dueTick(&c.timer))]++
 	}
+	return all
+}
+
+// bindings are all there are, in the order of first saving.
+func bindings(s *store.Store) (all []store.Binding) {
+	walk := s.Walk()
+	for more := true; more; {
+		var b store.Binding
+		var any bool
+		if b, any, more = s.NextBinding(&walk); any {
+			all = append(all, b)
+		}
+	}
+	slices.SortFunc(all, func(a, b store.Binding) int { return cmp.Compare(a.Serial, b.Serial) })
 	return all
 }
 

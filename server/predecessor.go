@@ -154,7 +154,7 @@ func (t *transfer) end() {
 func (t *transfer) greet() (done bool, err error) {
 	s := t.server
 	// Of the answer: we may have made the client's socket ourselves.
-	if err := handover.AskCredentials(t.client.fd); err != nil {
+	if err := t.channel.AskCredentials(); err != nil {
 		return false, err
 	}
 	if err := t.channel.SendMessage(proto.AppendStatus(nil, proto.OK)); err != nil {
@@ -233,7 +233,7 @@ func (t *transfer) standStill() (pid int, count handover.End, err error) {
 func (t *transfer) sendRest() (count handover.End, err error) {
 	s := t.server
 	if err := t.channel.Send(&handover.Record{Stopped: &handover.Stopped{
-		StatisticsDue: uint64(s.statistics.timer.When()),
+		StatisticsDue: uint64(s.report.When()),
 		Served:        s.served,
 	}}); err != nil {
 		return count, err
@@ -456,11 +456,11 @@ func (s *Server) release() {
 		for connection := range c.store.Connections() {
 			s.forget(connection.FD())
 		}
-		s.timers.Stop(&c.watch.timer.timer)
+		s.timers.Stop(&c.watch.timer.Timer)
 		c.store = store.New(nil)
 	}
 	s.held = 0
-	s.timers.Stop(&s.statistics.timer) // the successor has these
+	s.timers.Stop(&s.report.Timer) // the successor has these
 	s.beginStop()
 	s.cleared = true
 	s.set(&s.grace, farewellGrace)

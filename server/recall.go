@@ -24,7 +24,7 @@ func (r *recall) add(c *conn) {
 }
 
 func (r *recall) begin() {
-	if !r.timer.timer.Pending() {
+	if !r.timer.Pending() {
 		r.server.set(&r.timer, r.pause)
 	}
 }

@@ -96,13 +96,13 @@ type Server struct {
 	served    bool // there has been a client
 	adopted   bool // Adopt was called
 
-	timers     timerwheel.Wheel[timed] // for all but the store
-	statistics timer
-	idle       timer
-	grace      timer // limits stopping
-	beats      beats
-	later      *recall // clients that wait for what no event tells of
-	errands    errands
+	timers  timerwheel.Wheel[timed] // for all but the store
+	report  timer                   // of statistics
+	idle    timer
+	grace   timer // limits stopping
+	beats   beats
+	later   *recall // clients that wait for what no event tells of
+	errands errands
 
 	wake       int // eventfd: there is something of these two
 	stopAsked  atomic.Bool
@@ -126,8 +126,8 @@ type timed interface{ due() }
 
 // timer calls a function when it is due.
 type timer struct {
-	timer timerwheel.Timer[timed]
-	call  func()
+	timerwheel.Timer[timed]
+	call func()
 }
 
 func (t *timer) due() { t.call() }
@@ -162,7 +162,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	}
 	s.farewell = farewell{server: s, lingering: make(map[*lingering]struct{})}
 	s.judge = newJudge(&s.config)
-	s.statistics.call = s.reportStatistics
+	s.report.call = s.reportStatistics
 	s.idle.call = s.beginStop
 	s.grace.call = s.loseGrace
 	s.later = newRecall(s, callLaterPause, (*conn).waitedEnough)
@@ -181,7 +181,7 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	if wanted := config.Limits.Connections; wanted > s.room {
 		config.Log.Warningf("connection_cache_size_limit is %d, but the limit of open files allows for %d", wanted, s.room)
 	}
-	s.set(&s.statistics, config.StatusUpdateTime)
+	s.set(&s.report, config.StatusUpdateTime)
 	s.watchIdleness()
 	s.startBeats()
 	return s, nil
@@ -374,7 +374,7 @@ func (s *Server) endTurn() {
 }
 
 func (s *Server) set(t *timer, after time.Duration) {
-	s.timers.Set(&t.timer, t, s.clock.after(after))
+	s.timers.Set(&t.Timer, t, s.clock.after(after))
 }
 
 func (s *Server) reportStatistics() {
@@ -382,7 +382,7 @@ func (s *Server) reportStatistics() {
 		c.reportStatistics()
 	}
 	s.adaptToLimit()
-	s.set(&s.statistics, s.config.StatusUpdateTime)
+	s.set(&s.report, s.config.StatusUpdateTime)
 }
 
 // dismiss takes a connection that leaves a cache without a client.
@@ -417,7 +417,7 @@ func (s *Server) admit(c *conn) error {
 	}
 	s.clients[c] = struct{}{}
 	c.session.cache.counters.arrived()
-	s.timers.Stop(&s.idle.timer)
+	s.timers.Stop(&s.idle.Timer)
 	if s.config.Verbose {
 		s.config.Log.Infof("connection established fd %d", c.fd)
 	}
@@ -435,17 +435,6 @@ func (s *Server) departed(c *conn) {
 		s.beginStop()
 	}
 	s.watchIdleness()
-}
-
-// callLaterPause is how long a client waits for something that no event tells of.
-const callLaterPause = 20 * time.Millisecond
-
-// callLater calls the client again after a pause, which begins anew with each call.
-func (s *Server) callLater(c *conn) {
-	if c.prolonged = c.later; !c.later {
-		c.later = true
-		s.later.add(c)
-	}
 }
 
 // watchIdleness starts the time after which a server without clients stops. What

@@ -306,13 +306,10 @@ func (s *session) end(in *input) {
 		if !s.tooLong {
 			op = proto.DecodeRequest(in.bytes).Op
 		}
-		if op >= proto.Unknown {
-			s.answer(&proto.Request{Op: op, Malformed: true})
-		}
+		s.answer(&proto.Request{Op: op, Malformed: true})
 	}
 	s.abandon()
 	in.bytes = nil
-	s.state = ended
 }
 
 // abandon gives up what the session owns.

@@ -37,7 +37,7 @@ type Predecessor struct {
 // has received was closed.
 func (s *Server) TakeOver(socket int, through string) (*Predecessor, error) {
 	p := &Predecessor{server: s, channel: handover.NewChannel(socket), process: -1}
-	err := p.receive(socket, through)
+	err := p.receive(through)
 	if err == nil {
 		return p, nil
 	}
@@ -108,11 +108,11 @@ func (p *Predecessor) died() bool {
 	}
 }
 
-func (p *Predecessor) receive(socket int, through string) error {
-	if err := handover.AskCredentials(socket); err != nil {
+func (p *Predecessor) receive(through string) error {
+	if err := p.channel.AskCredentials(); err != nil {
 		return err
 	}
-	if err := p.ask(socket); err != nil {
+	if err := p.ask(); err != nil {
 		return err
 	}
 	if err := p.identify(through); err != nil {
@@ -136,7 +136,7 @@ func (p *Predecessor) receive(socket int, through string) error {
 }
 
 // ask asks to take over.
-func (p *Predecessor) ask(socket int) error {
+func (p *Predecessor) ask() error {
 	announcement, err := p.channel.ReceiveMessage()
 	if err != nil {
 		return err
@@ -252,8 +252,8 @@ func (s *Server) continueClock(h *handover.Hello) {
 // continueTimers has the predecessor's timers go off when they would have.
 func (s *Server) continueTimers(r *handover.Stopped) {
 	latest := s.clock.after(s.config.StatusUpdateTime)
-	s.timers.Set(&s.statistics.timer, &s.statistics, min(timerwheel.Tick(r.StatisticsDue), latest))
-	if s.idle.timer.Pending() {
+	s.timers.Set(&s.report.Timer, &s.report, min(timerwheel.Tick(r.StatisticsDue), latest))
+	if s.idle.Pending() {
 		s.set(&s.idle, s.config.MaxIdle)
 	}
 	s.served = r.Served

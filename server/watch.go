@@ -17,7 +17,6 @@ import (
 type watch struct {
 	server        *Server
 	cache         *cache
-	wire          wire.Wire
 	quits         table.Table[bool] // those saved last with each descriptor, under a policy
 	fresh, rested []saving          // of this period, and of the one before
 	timer         timer
@@ -61,7 +60,7 @@ func (w *watch) quit(fd int) bool {
 // begin is called with a connection that has come into the store.
 func (w *watch) begin(c *store.Connection) {
 	w.fresh = append(w.fresh, savingOf(c))
-	if !w.timer.timer.Pending() {
+	if !w.timer.Pending() {
 		w.server.set(&w.timer, restTime)
 	}
 }
@@ -119,7 +118,7 @@ func (w *watch) Ready(fd int, _ bool) (again bool) {
 
 // look reports whether a connection is unfit to be handed out.
 func (w *watch) look(fd int) (why store.Reason, unfit bool) {
-	closed, unread := w.wire.HungUp(fd)
+	closed, unread := w.server.wire.HungUp(fd)
 	switch {
 	case closed:
 		return store.HungUp, true

@@ -105,8 +105,8 @@ func (s *Store) soonestBinding() (soonest *binding, ok bool) {
 	const most = 64 // timers that are put right
 	earliest := never
 	for n := 0; ; n++ {
-		b, ok := s.bindingTimers.Soonest()
-		if !ok {
+		b, any := s.bindingTimers.Soonest()
+		if !any {
 			return nil, false
 		}
 		deadline := s.deadline(b)

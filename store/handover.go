@@ -28,20 +28,6 @@ func (s *Store) view(b *binding) Binding {
 	return Binding{b.destination.label, b.property, b.endpoint.label, s.deadline(b), b.serial, b}
 }
 
-// Bindings returns all bindings, those of one destination in the order of first saving. The
-// store must not be changed meanwhile.
-func (s *Store) Bindings() iter.Seq[Binding] {
-	return func(yield func(Binding) bool) {
-		for d := range s.destinations.all() {
-			for b := d.first; b != nil; b = b.next {
-				if !yield(s.view(b)) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // Connections returns all connections in the store, those of one endpoint from the oldest to the
 // newest. The store must not be changed meanwhile.
 func (s *Store) Connections() iter.Seq[*Connection] {

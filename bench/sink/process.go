@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // childVariable makes a program that calls Main a sink.
@@ -127,9 +125,6 @@ func (p *Process) AwaitClosed(limit time.Duration) (c Counts, err error) {
 		}
 	}
 }
-
-// Signal is for tests.
-func (p *Process) Signal(s unix.Signal) error { return p.cmd.Process.Signal(s) }
 
 // Close ends the sink, and all its connections.
 func (p *Process) Close() {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -87,7 +85,7 @@ func TestOpenConnectionsAreTold(t *testing.T) {
 func TestStoppingByItselfIsAFailure(t *testing.T) {
 	failed := make(chan error, 1)
 	p := start(t, func(err error) { failed <- err })
-	p.Signal(unix.SIGKILL)
+	p.cmd.Process.Kill()
 	select {
 	case err := <-failed:
 		t.Log(err)

@@ -44,7 +44,7 @@ func (t *top) head() []string {
 		fmt.Sprintf("%s %s  %s  up %s  %s", s.bold.Render("scache"), t.now.statistics.Version, t.feed.path, span(time.Duration(v["uptime_ms"])*time.Millisecond), state),
 		"",
 		t.row("look-ups", t.rate(t.rates.Lookups), "found", t.ratio(), "saves", t.rate(t.rates.Saves), "requests", t.rate(t.rates.Requests)),
-		t.row("latency", t.mean(), "half", t.rates.quantile(t.measured, 0.5), "99%", t.rates.quantile(t.measured, 0.99), "longest", (time.Duration(v["longest_turn_us"]) * time.Microsecond).String()),
+		t.row("latency", t.mean(), "half", t.quantile(0.5), "99%", t.quantile(0.99), "longest", (time.Duration(v["longest_turn_us"]) * time.Microsecond).String()),
 		t.row("cached", number(v["connections"]), "of", number(v["connection_limit"]), "endpoints", number(v["endpoints"]), "clients", number(v["clients"])),
 		t.closed(),
 		s.dim.Render(fmt.Sprintf("%-*s", labelWidth, "hit ratio")) + " " + bars(t.ratios, t.width-labelWidth-1),
@@ -86,11 +86,11 @@ func (t *top) mean() string {
 	return t.rates.times.mean().String()
 }
 
-func (r rates) quantile(measured bool, q float64) string {
-	if !measured {
+func (t *top) quantile(q float64) string {
+	if !t.measured {
 		return "-"
 	}
-	return r.times.quantileText(q)
+	return t.rates.times.quantileText(q)
 }
 
 // closed is why connections left the cache, by rate; a reason that never was is left

@@ -256,8 +256,8 @@ func (c *Channel) Discard() {
 
 // AskCredentials has the kernel say who sends, in Peer: the process that really does, which
 // need not be the one that made the listening socket.
-func AskCredentials(socket int) error {
-	return os.NewSyscallError("setsockopt SO_PASSCRED", unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+func (c *Channel) AskCredentials() error {
+	return os.NewSyscallError("setsockopt SO_PASSCRED", unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
 }
 
 // Peer returns who has sent what was received so far; nil if it is not known.

@@ -138,10 +138,10 @@ func TestNewerVersion(t *testing.T) {
 // What is received and not taken is closed, and who sends is known.
 func TestDiscard(t *testing.T) {
 	a, b := pair(t)
-	if err := AskCredentials(b); err != nil {
+	sender, receiver := NewChannel(a), NewChannel(b)
+	if err := receiver.AskCredentials(); err != nil {
 		t.Fatal(err)
 	}
-	sender, receiver := NewChannel(a), NewChannel(b)
 	if err := sender.encoder.Encode(Record{End: &End{}}); err != nil { // announces no descriptors
 		t.Fatal(err)
 	}

@@ -57,7 +57,6 @@ func (i Instance) Values(ctx context.Context, overrides, names []string) (map[st
 type Service struct {
 	Name, Type   string
 	Private      string   // "-" is y
-	Unprivileged string   // "-" is y
 	Chroot       string   // "-" is n since Postfix 3.0
 	ProcessLimit string   // "-" is default_process_limit
 	Command      string   // the program and its options, as they are written
@@ -123,8 +122,6 @@ func (s *Service) set(field, value string) {
 	switch field {
 	case "private":
 		s.Private = value
-	case "unprivileged":
-		s.Unprivileged = value
 	case "chroot":
 		s.Chroot = value
 	case "process_limit":

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/scache/scache/client"
@@ -99,7 +98,7 @@ func kind(path string, err error) Kind {
 			return NoSocket
 		}
 		return Refused
-	case errors.Is(err, syscall.EPROTOTYPE), strings.Contains(err.Error(), "is no connection cache"):
+	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, client.ErrNoCache):
 		return Foreign
 	}
 	return Failed
