@@ -70,14 +70,19 @@ const dropsPerSave = 64
 // Save puts a prepared Connection into the store until deadline, as the newest of
 // its endpoint. The store owns fd from now on.
 func (s *Store) Save(c *Connection, fd int, deadline Tick) {
-	for limit, n := s.perEndpoint(c.endpoint), 0; limit > 0 && int(c.endpoint.connections) >= limit && n < dropsPerSave; n++ {
-		s.evict(c.endpoint.soonest())
+	s.makePlace(c.endpoint)
+	c.fd, c.serial = int32(fd), s.stamp()
+	s.insert(c, deadline)
+}
+
+// makePlace evicts what the limits leave no room for beside one more connection of an endpoint.
+func (s *Store) makePlace(e *endpoint) {
+	for limit, n := s.perEndpoint(e), 0; limit > 0 && int(e.connections) >= limit && n < dropsPerSave; n++ {
+		s.evict(e.soonest())
 	}
 	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
 		s.Evict()
 	}
-	c.fd, c.serial = int32(fd), s.stamp()
-	s.insert(c, deadline)
 }
 
 // Terms returns those of the Connection's endpoint; nil are none.
@@ -109,13 +114,14 @@ func (s *Store) evict(c *Connection) {
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
-// deadline that it had. If that has passed, its descriptor is closed and the result is
-// false.
+// deadline that it had, and makes room for it as Save does. If that has passed, its descriptor is
+// closed and the result is false.
 func (s *Store) PutBack(c *Connection) bool {
 	if c.timer.When() <= s.connectionTimers.Now() {
 		s.Discard(c, ClientGone)
 		return false
 	}
+	s.makePlace(c.endpoint)
 	c.returned++
 	s.insert(c, c.timer.When())
 	return true

@@ -387,6 +387,11 @@ func (m *machine) putBack(t *rapid.T) {
 	m.inside[f.twin.fd] = true
 	m.store.PutBack(f.c)
 	if f.twin.deadline > m.twin.now {
+		want := m.twin.evict(f.twin.endpoint)
+		slices.Sort(want)
+		if closed := m.takeClosed(); !slices.Equal(closed, want) {
+			t.Fatalf("evicted %v, want %v", closed, want)
+		}
 		m.twin.insert(f.twin)
 	} else if closed := m.takeClosed(); !slices.Equal(closed, []int{f.twin.fd}) {
 		t.Fatalf("closed %v, want %d", closed, f.twin.fd)
