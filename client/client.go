@@ -37,13 +37,13 @@ var (
 	// ErrNoCache is returned by Dial when what listens at the path is no connection cache.
 	ErrNoCache = errors.New("is no connection cache")
 	// ErrBroken is returned by a Client that has failed in the middle of an
-	// earlier request, and is of no more use.
-	ErrBroken = errors.New("scache: client is out of step after an earlier error")
+	// earlier request, and is of no more use; and in the loop over a list.
+	ErrBroken = errors.New("scache: client is in the middle of a list, or out of step after an earlier error")
 )
 
 // Client is a connection to a cache. It must be used by one goroutine at a time. A
-// request that fails otherwise than by ErrNotFound or ErrRefused, as one whose
-// context ends, leaves the Client broken: close it, and dial again.
+// request that fails on the way, as one whose context ends meanwhile, leaves the Client broken:
+// close it, and dial again. One that is answered, be it by an error, does not.
 type Client struct {
 	conn   *net.UnixConn
 	buffer []byte

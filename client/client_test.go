@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -227,8 +228,37 @@ func TestListIsLeft(t *testing.T) {
 	}
 }
 
+// Nothing else can be asked for in the loop over a list, which goes on.
+func TestRequestWithinList(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	const many = 3000
+	for i := range many {
+		if err := c.SaveDestination(ctx, time.Minute, fmt.Sprint("within ", i), "", "e"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listed := 0
+	for b, err := range c.Bindings(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(b.Destination, "within ") {
+			listed++
+		}
+		if _, err := c.Limits(ctx); listed == 5 && err != client.ErrBroken {
+			t.Errorf("a request within the loop: %v", err)
+		}
+	}
+	if _, err := c.Limits(ctx); listed != many || err != nil {
+		t.Errorf("%d of %d listed, and afterwards %v", listed, many, err)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	c, ctx := dial(t), t.Context()
+	if err := c.SaveDestination(ctx, math.MaxInt64, "a", "", "b"); err == nil || err == client.ErrRefused {
+		t.Errorf("a time to live without end: %v", err)
+	}
 	if _, err := c.FindEndpoint(ctx, "a\x00b"); err == nil {
 		t.Error("a NUL byte in a name passes")
 	}

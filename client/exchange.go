@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -13,13 +14,14 @@ import (
 	"github.com/scache/scache/proto"
 )
 
-// do runs one exchange within the bounds of a context.
-func (c *Client) do(ctx context.Context, exchange func() error) error {
+// do runs one exchange within the bounds of a context. Until it has come to its end both are out of
+// step: so nothing else can be asked for in the midst of a list.
+func (c *Client) do(ctx context.Context, exchange func() error) (err error) {
 	if c.broken {
 		return ErrBroken
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	deadline, _ := ctx.Deadline() // none is the zero time, and so for the socket
 	if err := c.conn.SetDeadline(deadline); err != nil {
@@ -30,18 +32,20 @@ func (c *Client) do(ctx context.Context, exchange func() error) error {
 		c.conn.SetDeadline(time.Unix(1, 0))
 		close(interrupted)
 	})
-	err := exchange()
-	if !stop() {
-		<-interrupted // so that it does not hit the next exchange
-	}
-	if err != nil && !answered(err) {
-		c.broken = true
-		// The socket's deadline can be over an instant before the context's.
-		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
-			err = context.DeadlineExceeded
-		} else if ctx.Err() != nil && err != errStopped { // which is the caller's own doing
-			err = context.Cause(ctx)
+	defer func() { // also if the loop over a list panics
+		if !stop() {
+			<-interrupted // so that it does not hit the next exchange
 		}
+	}()
+	c.broken = true
+	err = exchange()
+	switch {
+	case err == nil || answered(err):
+		c.broken = false
+	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil:
+		err = context.DeadlineExceeded // the socket's can be over an instant before the context's
+	case ctx.Err() != nil && err != errStopped: // which is the caller's own doing
+		err = context.Cause(ctx)
 	}
 	return err
 }
@@ -71,9 +75,9 @@ func (c *Client) receive() ([]byte, error) {
 	var framer proto.Framer
 	c.buffer = c.buffer[:0]
 	for {
-		c.buffer = append(c.buffer, make([]byte, 512)...)
-		start := len(c.buffer) - 512
-		n, err := c.conn.Read(c.buffer[start:])
+		start := len(c.buffer)
+		c.buffer = slices.Grow(c.buffer, max(512, start))
+		n, err := c.conn.Read(c.buffer[start:cap(c.buffer)])
 		c.buffer = c.buffer[:start+n]
 		if err != nil {
 			return nil, fmt.Errorf("scache: no reply: %w", err)
@@ -103,7 +107,7 @@ func (c *Client) sendDescriptor(connection syscall.RawConn) error {
 // receiveDescriptor receives one byte and the descriptor that it carries.
 func (c *Client) receiveDescriptor() (*os.File, error) {
 	var nul [1]byte
-	control := make([]byte, unix.CmsgSpace(4))
+	control := make([]byte, unix.CmsgLen(4)) // the kernel closes what would be one too many
 	n, length, _, _, err := c.conn.ReadMsgUnix(nul[:], control)
 	if err != nil {
 		return nil, fmt.Errorf("scache: no descriptor: %w", err)
