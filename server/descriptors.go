@@ -11,12 +11,12 @@ import (
 	"github.com/scache/scache/internal/wire"
 )
 
-// descriptors counts what this process has open, and closes what clients have sent. close(2) can block, whatever
-// the flags of the open file: a TCP socket with SO_LINGER until its data is
-// acknowledged, a terminal or a network file until it is written. Sockets that do
-// not linger are closed at once, the rest by goroutines that live as long as there
-// is something for them: one for sockets, so that what lingers keeps only its like
-// waiting, and one for all else. So it has a lock.
+// descriptors counts what this process has open, and closes what clients have sent. close(2) can
+// block, whatever the flags of the open file: a TCP socket with SO_LINGER until its data is
+// acknowledged, a terminal or a network file until it is written. Sockets that are soon taken apart
+// are closed at once, the rest by goroutines that live as long as there is something for them: one
+// for sockets, so that what lingers keeps only its like waiting, and one for all else. So it has a
+// lock.
 type descriptors struct {
 	open  int // but for those in a lane
 	limit int // RLIMIT_NOFILE
@@ -82,6 +82,16 @@ type lane struct {
 
 // close closes what a client has sent.
 func (d *descriptors) close(fd int) {
+	if slow(fd) {
+		d.open--
+		d.sockets.close(fd)
+		return
+	}
+	d.closeShared(fd)
+}
+
+// closeShared closes what another process has as well, and will not take apart by that.
+func (d *descriptors) closeShared(fd int) {
 	d.open--
 	socket, lingers := wire.Lingers(fd)
 	switch {
@@ -94,11 +104,29 @@ func (d *descriptors) close(fd int) {
 	}
 }
 
-// closeClient closes a client's own socket. It does not linger, but what it has
-// sent and nobody has read can be a descriptor that does, and is closed with it.
+// slow reports whether a socket takes long to be taken apart, even if it does not linger.
+func slow(fd int) bool {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	switch {
+	case err != nil, domain == unix.AF_INET, domain == unix.AF_INET6:
+		return false
+	case domain == unix.AF_UNIX:
+		return mayHold(fd)
+	}
+	return true // as AF_PACKET, which waits for all processors
+}
+
+// mayHold reports whether a UNIX-domain socket may have descriptors in its queue: they are closed
+// with it, thousands of them or one that lingers.
+func mayHold(fd int) bool {
+	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return err != nil || unread > 0
+}
+
+// closeClient closes a client's own socket, which does not linger.
 func (d *descriptors) closeClient(fd int) {
 	d.open--
-	if unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err != nil || unread > 0 {
+	if mayHold(fd) {
 		d.sockets.close(fd)
 		return
 	}

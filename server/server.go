@@ -219,7 +219,7 @@ func (s *Server) newCache(name string) *cache {
 	c := &cache{
 		clock:    &s.clock,
 		name:     name,
-		close:    s.descriptors.close,
+		close:    s.descriptors.closeShared,
 		culprit:  culprit,
 		judge:    s.judge,
 		ttlLimit: int(s.config.TTLLimit / time.Second),

@@ -66,10 +66,11 @@ func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost boo
 	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
 }
 
-// HungUp looks at a connection without taking anything from it. closed says that it is
-// a stream socket, once connected, whose far end has closed its sending half, or all of it,
-// or reset it; unread that there is something to read. What is not a socket is
-// neither. A socket that has just reported an error may not report it again.
+// HungUp looks at a connection without taking anything from it. closed says that nothing more
+// comes from its far end, which has closed its sending half, or all of it, or reset it (POLLRDHUP: also
+// if we ourselves have shut down the receiving half, or the connection was refused); unread that there is
+// something to read. What is not a socket is neither. A socket that has just reported an error may
+// not report it again.
 func (w *Wire) HungUp(socket int) (closed, unread bool) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&w.peeked)), 1,
 		unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
