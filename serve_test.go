@@ -253,6 +253,29 @@ func TestStandardInput(t *testing.T) {
 	}
 }
 
+// Nobody reads the replies any longer, and more requests come: it ends.
+func TestStandardOutputIsClosed(t *testing.T) {
+	in, out, back, reply := pipes(t)
+	go func() {
+		defer in.Close()
+		for err := error(nil); err == nil; {
+			_, err = io.WriteString(in, "request\x00find_endp\x00label\x00x\x00\x00")
+		}
+	}()
+	cmd := standardInputCommand(t, out, back)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop()
+	back.Close()
+	out.Close()
+	io.ReadFull(reply, make([]byte, 1000))
+	reply.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func pipes(t *testing.T) (in, out, back, reply *os.File) {
 	t.Helper()
 	out, in, err := os.Pipe()

@@ -31,6 +31,7 @@ func standardInput() (client int, finished chan struct{}, err error) {
 	}()
 	go func() {
 		io.Copy(os.Stdout, far)
+		unix.Shutdown(pair[1], unix.SHUT_RDWR) // if nobody reads that any longer, nothing more is asked for
 		close(finished)
 	}()
 	return pair[0], finished, nil

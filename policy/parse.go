@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -20,7 +21,8 @@ const (
 
 // Load reads a file of rules. Errors name the file, and the line if it has a wrong one.
 func Load(path string) (*Policy, error) {
-	file, err := os.Open(path)
+	// O_NONBLOCK: a pipe without a writer would be waited for.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (r *ruleReader) take(text string) error {
 		return fmt.Errorf("%s: no such name; there are the patterns %s and the options %s", name, names(conditions), names(options))
 	}
 	r.options++
-	if !option.take(&r.Rule, value) {
+	if !option.take(&r.Rule, strings.ToLower(value)) { // as yes and no in main.cf
 		return fmt.Errorf("%s: want %s", text, option.want)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -134,7 +135,12 @@ func TestLoad(t *testing.T) {
 		t.Error(err)
 	}
 	long := write("long", []byte(strings.Repeat("# comment\n", maxFile/10+1)))
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
+		pipe:         "not a regular file",
 		long:         "more than 1048576 bytes",
 		dir:          "not a regular file",
 		"/dev/zero":  "not a regular file",

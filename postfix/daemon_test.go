@@ -111,6 +111,31 @@ func TestStartLimitAndZone(t *testing.T) {
 	wantEqual(t, "zone", f.Zone, "EST")
 }
 
+// TZ may be a rule in place of a name.
+func TestStartZoneByRule(t *testing.T) {
+	t.Parallel()
+	in := newInstance(t)
+	for tz, want := range map[string]string{"<+03>-3": "+03", "CET-1CEST,M3.5.0,M10.5.0/3": "CET", "MST7": "MST", "nonsense": "UTC"} {
+		in.env = []string{"TZ=" + tz}
+		wantEqual(t, tz, in.start("-l", "-t", "unix", "-u", "-c").facts(t).Zone, want)
+	}
+	_, offset := aMoment.In(posixZone("CET-1CEST,M3.5.0,M10.5.0/3")).Zone()
+	_, summer := aMoment.AddDate(0, 6, 0).In(posixZone("CET-1CEST,M3.5.0,M10.5.0/3")).Zone()
+	wantEqual(t, "winter and summer", min(offset, summer), 3600)
+	wantEqual(t, "summer and winter", max(offset, summer), 7200)
+}
+
+// mail_owner is whoever getent(1) knows, and has any number.
+func TestStartForeignOwner(t *testing.T) {
+	t.Parallel()
+	in := newInstance(t)
+	in.passwd = "root:x:0:0:root:/root:/bin/sh\nmailv:x:4294967294:65533::/\n" // no shell: not for package os/user
+	f := in.start("-l", "-t", "unix", "-u", "-c", "-o", "mail_owner=mailv").facts(t)
+	wantEqual(t, "user", f.UID, 4294967294)
+	wantEqual(t, "group", f.GID, 65533)
+	refuses(t, in, "-l -t unix -u -c -o mail_owner=4294967294", "", "file CONF/main.cf: parameter mail_owner: unknown user name value: 4294967294")
+}
+
 func TestStartVerbose(t *testing.T) {
 	t.Parallel()
 	in := newInstance(t)

@@ -57,6 +57,7 @@ type instance struct {
 	rlimit  uint64   // soft RLIMIT_NOFILE; 0 for ours
 	command string   // program to run; empty for ourselves
 	bare    bool     // hand over no descriptors
+	passwd  string   // what /etc/passwd has to say; empty for the real one
 	sockets int
 
 	asUser   bool // run as mail_owner from the start
@@ -179,6 +180,15 @@ func (in *instance) launch(cmd *exec.Cmd) error {
 		script := fmt.Sprintf(`ulimit -S -n %d; exec -a "$0" /proc/%d/exe "$@"`, in.rlimit, os.Getpid())
 		cmd.Args = append([]string{"bash", "-c", script}, cmd.Args...)
 		cmd.Path = "/bin/bash"
+	}
+	if in.passwd != "" {
+		file := in.config + "/passwd"
+		if err := os.WriteFile(file, []byte(in.passwd), 0o644); err != nil {
+			return err
+		}
+		script := fmt.Sprintf(`mount --bind %s /etc/passwd && exec -a "$0" /proc/%d/exe "$@"`, file, os.Getpid())
+		cmd.Args = append([]string{"unshare", "-m", "bash", "-c", script}, cmd.Args...)
+		cmd.Path = "/usr/bin/unshare"
 	}
 	return cmd.Start()
 }

@@ -164,7 +164,7 @@ func (l *Log) enterRoot(root string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.sinks {
-		if d, ok := s.out.(*datagram); ok {
+		if d, ok := s.out.(*daemon); ok {
 			d.enterRoot(root)
 		}
 	}

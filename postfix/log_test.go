@@ -2,6 +2,8 @@ package postfix
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"regexp"
 	"strings"
@@ -52,7 +54,7 @@ func textOf(line string) string {
 func newTestLog(t *testing.T, path string) (*Log, *time.Time) {
 	t.Helper()
 	now := aMoment
-	l := newLog(&sink{format: postlogFormat(ident{"postfix/scache", 1}, "mail"), out: dialDatagram(path)})
+	l := newLog(&sink{format: postlogFormat(ident{"postfix/scache", 1}, "mail"), out: dialDaemon(path)})
 	l.now = func() time.Time { return now }
 	t.Cleanup(l.sinks[0].out.close)
 	return l, &now
@@ -80,12 +82,35 @@ func TestLogLines(t *testing.T) {
 	})
 }
 
+// A syslogd(8) that listens on a stream gets lines that NUL bytes end.
+func TestLogStream(t *testing.T) {
+	path := t.TempDir() + "/log"
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	l, _ := newTestLog(t, path)
+	c, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Infof("one")
+	l.Infof("two")
+	l.sinks[0].out.close()
+	all, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSlice(t, "lines", texts(strings.Split(strings.TrimSuffix(string(all), "\x00"), "\x00")), []string{"one", "two"})
+}
+
 // A full socket is waited for, while there is patience left.
 func TestLogWaits(t *testing.T) {
 	path := t.TempDir() + "/log"
 	c := listenDatagram(t, path)
 	l, now := newTestLog(t, path)
-	d := l.sinks[0].out.(*datagram)
+	d := l.sinks[0].out.(*daemon)
 	d.refill = now.Add(time.Hour)
 	lines := 0
 	for ; l.Dropped() == 0; lines++ {
@@ -161,7 +186,7 @@ func TestLogSinkChange(t *testing.T) {
 	l, _ := newTestLog(t, dir+"/nobody")
 	l.Infof("lost")
 	c := listenDatagram(t, dir+"/log")
-	l.setMain(&sink{format: postlogFormat(ident{"x/scache", 1}, "mail"), out: dialDatagram(dir + "/log")}, true)
+	l.setMain(&sink{format: postlogFormat(ident{"x/scache", 1}, "mail"), out: dialDaemon(dir + "/log")}, true)
 	l.Infof("gr\u00fcn")
 	wantSlice(t, "lines", texts(received(t, c)), []string{"warning: 1 log lines were lost", "gr\u00fcn"})
 	wantEqual(t, "dropped", l.Dropped(), 1)
@@ -173,7 +198,7 @@ func TestEnterRoot(t *testing.T) {
 		"/dev/log":                          "/dev/log",
 		"/var/spool/postfix2/log":           "/var/spool/postfix2/log",
 	} {
-		d := &datagram{path: path, fd: -1}
+		d := &daemon{path: path, fd: -1}
 		d.enterRoot("/var/spool/postfix")
 		wantEqual(t, path, d.path, want)
 	}

@@ -89,9 +89,9 @@ func (p *postconf) askDebugger() (string, error) {
 // Private names: two for what postconf(1) will not let be overridden, and one for
 // the parameter that refers to the new ones.
 const (
-	privateService  = "scache_service_name"
-	privatePID      = "scache_process_id"
-	privateReferrer = "scache_parameters"
+	privateService  = "_scache_service_name"
+	privatePID      = "_scache_process_id"
+	privateReferrer = "_scache_parameters"
 )
 
 // readOnlyName matches a reference to a parameter that postconf(1) does not know
@@ -119,10 +119,10 @@ func (p *postconf) arguments(pid string) []string {
 
 // run runs postconf(1), which reads master.cf whatever it is asked, and ends at a mistake there. A
 // daemon does not read that file, and mail goes on while somebody edits it. So if postconf(1) ends, it is
-// asked again where there is none; if it does not end there, its last word becomes a warning.
+// asked again where there is none; if it does not end then, its last word becomes a warning.
 func (p *postconf) run(options, names []string) (answer, error) {
 	a, err := p.runIn("", "", options, names)
-	if _, ended := err.(lastWord); !ended {
+	if word, ended := err.(lastWord); !ended || word.ofMainCf() {
 		return a, err
 	}
 	directory := cmp.Or(os.Getenv("MAIL_CONFIG"), "/etc/postfix")
@@ -146,6 +146,11 @@ func (p *postconf) run(options, names []string) (answer, error) {
 type lastWord string
 
 func (w lastWord) Error() string { return string(w) }
+
+// ofMainCf reports whether it is about main.cf for sure.
+func (w lastWord) ofMainCf() bool {
+	return strings.Contains(string(w), "/main.cf") || w == "macro processing error"
+}
 
 // runIn runs postconf(1) with its files in a directory, as if that were real; empty: where they are.
 func (p *postconf) runIn(directory, real string, options, names []string) (answer, error) {
@@ -174,13 +179,13 @@ func (p *postconf) runIn(directory, real string, options, names []string) (answe
 	}
 	said := p.messages(text)
 	if err != nil {
-		return answer{warnings: mainWarnings(said)}, p.failure(path, said, err)
+		return answer{warnings: mainWarnings(said, true)}, p.failure(path, said, err)
 	}
 	values, err := parseValues(stdout.String(), names)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return answer{values: values, warnings: mainWarnings(said)}, nil
+	return answer{values: values, warnings: mainWarnings(said, false)}, nil
 }
 
 func (p *postconf) find() (string, error) {
@@ -241,11 +246,13 @@ func warnings(said []string) []string {
 
 // mainWarnings are those that come from reading main.cf (util/dict.c,
 // util/readlline.c). The others, about unused parameters and about master.cf, are
-// postconf's own; a daemon does not give them.
-func mainWarnings(said []string) []string {
-	return slices.DeleteFunc(warnings(said), func(text string) bool {
-		return !strings.Contains(text, "/main.cf, line ") && !strings.Contains(text, "/main.cf: logical line ")
-	})
+// postconf's own; a daemon does not give them. After a failure those without a file
+// are wanted as well: they tell the reason of a "macro processing error".
+func mainWarnings(said []string, failed bool) []string {
+	return slices.Compact(slices.DeleteFunc(warnings(said), func(text string) bool {
+		ofFile := strings.Contains(text, ".cf")
+		return !(strings.Contains(text, "/main.cf, line ") || strings.Contains(text, "/main.cf: logical line ") || failed && !ofFile)
+	}))
 }
 
 // parseValues reads lines of the form "name = value". Each value is one line, with

@@ -197,6 +197,8 @@ func TestPostconfErrors(t *testing.T) {
 			t.Errorf("%q: error %v, want %s", c.mainCf, err, want)
 		}
 	}
+	a, _, _ := ask(t, "max_idle = ${x\n")
+	wantSlice(t, "the reason", a.warnings, []string{`truncated macro reference: "${x"`})
 	t.Setenv("MAIL_CONFIG", "/nonexistent")
 	_, err := (&postconf{program: "scache", limit: postconfLimit}).ask("max_idle")
 	if err == nil || err.Error() != "open /nonexistent/main.cf: No such file or directory" {

@@ -53,40 +53,49 @@ const reconnectPause = time.Second
 // lines (net.unix.max_dgram_qlen), of all of Postfix. All clients wait as well.
 const fullPatience = 20 * time.Millisecond
 
-// datagram is a connection to syslogd(8) or postlogd(8). It is connected before
+// daemon is a connection to syslogd(8) or postlogd(8). It is connected before
 // the jail is entered, and kept, because the path may not exist inside.
-type datagram struct {
-	path  string
-	fd    int       // -1: never connected
-	retry time.Time // no attempt to reconnect before this time
+type daemon struct {
+	path   string
+	fd     int       // -1: never connected
+	stream bool      // no datagrams, but lines that NUL bytes end, as syslog(3) sends them then
+	retry  time.Time // no attempt to reconnect before this time
 
 	patience time.Duration // what is left of fullPatience
 	refill   time.Time     // when that is renewed
 }
 
-// dialDatagram connects to a log socket. If there is none now, the first line
+// dialDaemon connects to a log socket. If there is none now, the first line
 // tries again.
-func dialDatagram(path string) *datagram {
-	d := &datagram{path: path, fd: -1}
+func dialDaemon(path string) *daemon {
+	d := &daemon{path: path, fd: -1}
 	d.connect()
 	return d
 }
 
-func (d *datagram) connect() bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+func (d *daemon) connect() bool {
+	err := d.connectAs(unix.SOCK_DGRAM)
+	if err == unix.EPROTOTYPE {
+		err = d.connectAs(unix.SOCK_STREAM)
+	}
+	return err == nil
+}
+
+func (d *daemon) connectAs(kind int) error {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return err
 	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: d.path}); err != nil {
 		unix.Close(fd)
-		return false
+		return err
 	}
 	d.close()
-	d.fd = fd
-	return true
+	d.fd, d.stream = fd, kind == unix.SOCK_STREAM
+	return nil
 }
 
-func (d *datagram) close() {
+func (d *daemon) close() {
 	if d.fd >= 0 {
 		unix.Close(d.fd)
 		d.fd = -1
@@ -96,7 +105,7 @@ func (d *datagram) close() {
 // send gives the line to the log daemon. A socket that stays full refuses it; any other
 // failure means that the daemon went away, and is worth an attempt to find the
 // one that took its place.
-func (d *datagram) send(line []byte, now time.Time) bool {
+func (d *daemon) send(line []byte, now time.Time) bool {
 	err := d.try(line)
 	for err == unix.EAGAIN && d.hasRoom(now) {
 		err = d.try(line)
@@ -112,7 +121,7 @@ func (d *datagram) send(line []byte, now time.Time) bool {
 }
 
 // hasRoom waits for a socket that is full, as long as there is patience left.
-func (d *datagram) hasRoom(now time.Time) bool {
+func (d *daemon) hasRoom(now time.Time) bool {
 	if !now.Before(d.refill) {
 		d.patience, d.refill = fullPatience, now.Add(time.Second)
 	}
@@ -128,7 +137,10 @@ func (d *datagram) hasRoom(now time.Time) bool {
 	return false
 }
 
-func (d *datagram) try(line []byte) error {
+func (d *daemon) try(line []byte) error {
+	if d.stream {
+		line = append(line, 0)
+	}
 	for {
 		err := unix.Send(d.fd, line, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err != unix.EINTR {
@@ -139,7 +151,7 @@ func (d *datagram) try(line []byte) error {
 
 // enterRoot makes the path one of the new root directory's, if it lies inside.
 // /dev/log does not, and is left alone: syslog(3) tries it in the jail as well.
-func (d *datagram) enterRoot(root string) {
+func (d *daemon) enterRoot(root string) {
 	if inside, ok := strings.CutPrefix(d.path, strings.TrimRight(root, "/")+"/"); ok {
 		d.path = "/" + inside
 	}
