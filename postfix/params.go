@@ -230,5 +230,23 @@ func badValue(configDirectory, name, format string, args ...any) error {
 	return fmt.Errorf("file %s/main.cf: parameter %s: %s", configDirectory, name, fmt.Sprintf(format, args...))
 }
 
+// Parameters names the parameters that a cache looks at.
+func Parameters() []string { return slices.Clone(paramNames) }
+
+// CheckParameters returns the error that a cache would end with at its start, given expanded values
+// of Parameters, or nil. New ones that are missing have their defaults.
+func CheckParameters(values map[string]string) error {
+	r := maps.Clone(newDefaults)
+	maps.Copy(r, values)
+	if _, err := r.facility(); err != nil {
+		return err
+	}
+	p, err := r.common()
+	if err != nil {
+		return err
+	}
+	return r.own(p)
+}
+
 // NewParameters names the parameters that Postfix does not have, in order.
 func NewParameters() []string { return slices.Sorted(maps.Keys(newDefaults)) }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/scache/scache/cmd/scachectl/socket"
+	"github.com/scache/scache/postfix"
 )
 
 // users names the agents that use the cache.
@@ -105,12 +106,22 @@ func unknownToStock(s *System, yield func(Finding)) {
 		if c.Binary.Missing || c.Binary.Ours {
 			return
 		}
-		for _, name := range cacheNames[1:] {
+		for _, name := range postfix.NewParameters() {
 			if value, set := c.Settings[name]; set {
 				yield(Finding{"unknown-to-stock", Warning, []string{c.Name},
 					fmt.Sprintf("%s = %s has no effect", name, value),
 					fmt.Sprintf("%s is Postfix's own, which does not have this parameter.", c.Binary.Path), nil})
 			}
+		}
+	})
+}
+
+// parameterMistake: a cache ends at its start with the words that are the text of this.
+func parameterMistake(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if c.Mistake != nil {
+			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Mistake.Error(),
+				"The cache does not start with it. One that runs goes on until Postfix is reloaded; then delivery agents try for seconds, and go on without.", nil})
 		}
 	})
 }

@@ -44,7 +44,7 @@ var rules = []func(s *System, yield func(Finding)){
 	neverCached, onDemandOnly, unmatchable, relayNotListed, loweredTimeToLive, fewUses, briefUse,
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
 	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
-	fewPerEndpoint, fewInAll, notInForce, policyMistake, policyOddity,
+	fewPerEndpoint, fewInAll, notInForce, parameterMistake, policyMistake, policyOddity,
 	socketTrouble, loggedTrouble, nothingReused,
 }
 

@@ -95,18 +95,19 @@ func parseLog(path string, text []byte) Log {
 func loggedTrouble(s *System, yield func(Finding)) {
 	l := s.Log
 	gaveUp, throttled, since := Warning, Error, ""
+	fix := []string{reload(s)}
 	if l.Mended {
-		gaveUp, throttled, since = Note, Note, "; connections were reused since"
+		gaveUp, throttled, since, fix = Note, Note, "; connections were reused since", nil
 	}
 	if l.Disabled > 0 {
 		yield(Finding{"gave-up", gaveUp, nil,
 			fmt.Sprintf("%s: %s given up on the cache%s", l.Path, counted(l.Disabled, "agent has", "agents have"), since),
-			"A delivery agent that fails twice to talk to the cache does without for the rest of its life. The lines around tell why.", nil})
+			"A delivery agent that fails twice to talk to the cache does without for the rest of its life. The lines around tell why. Once the cache answers, new agents use it.", fix})
 	}
 	if l.Throttled > 0 {
 		yield(Finding{"throttled", throttled, nil,
 			fmt.Sprintf("%s: the cache did not start, %s%s", l.Path, counted(l.Throttled, "time", "times"), since),
-			"master(8) waits a minute before it tries again. The cache's own line before it tells why.", nil})
+			"master(8) waits a minute before it tries again. The cache's own line before it tells why. Once it answers, new agents use it.", fix})
 	}
 	if l.Lowered != "" {
 		yield(Finding{"logged-time-to-live", Note, nil,

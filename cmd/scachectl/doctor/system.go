@@ -89,6 +89,7 @@ type Cache struct {
 	Binary   Binary
 	Socket   Socket
 
+	Mistake       error          // in Settings, at which a cache ends
 	Policy        *policy.Policy // of connection_cache_policy_file; nil: none, or PolicyTrouble
 	PolicyTrouble error          // why it cannot be read
 }
@@ -108,7 +109,6 @@ var (
 		"sasl_auth_enable", "sasl_password_maps", "sender_dependent_authentication",
 	}
 	sharedNames = []string{"connection_cache_service_name", "tlsproxy_service_name"}
-	cacheNames  = append([]string{"connection_cache_ttl_limit"}, postfix.NewParameters()...)
 )
 
 // Read collects what there is to know. Only what postconf(1) cannot read is an
@@ -183,12 +183,18 @@ func (s *System) addCache(ctx context.Context, name string) error {
 		return nil
 	}
 	var err error
-	c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, cacheNames)
+	c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, postfix.Parameters())
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
-	if file := c.Settings["connection_cache_policy_file"]; file != "" && c.Binary.Ours {
+	if err != nil || !c.Binary.Ours {
+		return err
+	}
+	if c.Mistake = postfix.CheckParameters(c.Settings); c.Mistake != nil {
+		return nil
+	}
+	if file := c.Settings["connection_cache_policy_file"]; file != "" {
 		c.Policy, c.PolicyTrouble = policy.Load(file)
 	}
-	return err
+	return nil
 }
 
 // changeCache is the command that sets a parameter of a cache of master(8); of
