@@ -1,6 +1,7 @@
 # The cache in an image of its own: one static binary, no shell, no root.
 #
 #   docker build -t scache .
+#   install -d -o 65532 -g 65532 -m 0700 DIRECTORY
 #   docker run --read-only --network none -v DIRECTORY:/run/scache scache
 #
 # Where no registry can be reached, scripts/base-images makes GO_IMAGE out of Debian

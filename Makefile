@@ -20,6 +20,8 @@ GOBUILD    := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 DURATION := 10m
 OUT      := build/soak
 PREFIX   := /usr/local
+# A recipe would take one with a space for several, and write there, or remove what is there.
+$(if $(word 2,x$(DESTDIR)$(PREFIX)x),$(error DESTDIR and PREFIX must not have spaces: $(DESTDIR)$(PREFIX)))
 MICRO    := ./timerwheel ./store ./proto ./policy ./postfix ./server # have benchmarks
 
 .PHONY: build install uninstall deb demo test test-newer test-docker image soak check lint bench profile screenshots clean need

@@ -58,6 +58,15 @@ scache_build_info{socket="/�",version="1.2.3"} 1
 }
 
 // Every statistic is exported, once.
+// The help of a metric does not speak of another unit than its name.
+func TestUnits(t *testing.T) {
+	for _, f := range families() {
+		if strings.HasSuffix(f.name, "_seconds") && (strings.Contains(f.help, "millisecond") || strings.Contains(f.help, "microsecond")) {
+			t.Errorf("%s: %s", f.name, f.help)
+		}
+	}
+}
+
 func TestEveryStatisticIsExported(t *testing.T) {
 	count := map[string]int{}
 	for _, f := range families() {
