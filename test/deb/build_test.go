@@ -72,6 +72,22 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
+// A directory with spaces is refused, and what a shell would make of it is left alone.
+func TestMakeTakesNoSpaces(t *testing.T) {
+	root := t.TempDir()
+	bystander := root + "/a"
+	must(t, os.WriteFile(bystander, nil, 0o644))
+	for _, goal := range []string{"install", "uninstall"} {
+		out, err := exec.Command("make", "-s", "-C", first.tree, goal, "DESTDIR="+root+"/a b").CombinedOutput()
+		if err == nil || !bytes.Contains(out, []byte("must not have spaces")) {
+			t.Errorf("%s: %v, %s", goal, err, out)
+		}
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v; want the bystander alone", entries, err)
+	}
+}
+
 // Where there is no package: what make installs it can take away.
 func TestMakeInstall(t *testing.T) {
 	root := t.TempDir()
