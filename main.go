@@ -116,13 +116,14 @@ func loadPolicy(file string) (*policy.Policy, error) {
 	return policy.Load(file)
 }
 
-// ender makes SIGTERM and SIGINT end the server in good order. Before there is one they end the process.
+// ender makes SIGTERM and SIGINT end the server in good order. Until there is one, they end the
+// process.
 type ender struct {
 	asked   atomic.Bool
 	current atomic.Pointer[server.Server] // nil: there is none yet
 }
 
-// server says which one is to end, also at a signal that has come since there was another one.
+// server says which one is to end. A signal that has come before ends this one, too.
 func (e *ender) server(s *server.Server) {
 	if e.current.Swap(s) == nil {
 		e.listen()

@@ -55,8 +55,8 @@ type serveOptions struct {
 	policyFile string
 }
 
-// parseServe reads the command line; the configuration has no log yet. passed is whether there
-// are other sockets than its own.
+// parseServe reads the command line; the configuration has no log yet. passed says that there
+// will be sockets that it does not name: systemd's, or a predecessor's.
 func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptions, err error) {
 	config := &o.config
 	config.Parent = -1
@@ -186,7 +186,8 @@ func serveSockets(o serveOptions, service *service) error {
 	return err
 }
 
-// serveOnce is serveSockets, but for what to do when the server has died from which we take over.
+// serveOnce is serveSockets without the second attempt, for when the server that we take over from
+// has died.
 func serveOnce(o serveOptions, service *service, next *successor, end *ender) (err error) {
 	if o.config.Policy, err = loadPolicy(o.policyFile); err != nil {
 		return err

@@ -92,8 +92,8 @@ func statusText(s server.Status) string {
 	return text
 }
 
-// logFormats are the values of -log-format. Where standard error is the journal, that
-// knows date and process itself.
+// logFormats are the values of -log-format. Where standard error is the journal, no
+// date and process are written: the journal adds them.
 func logFormats() map[string]postfix.StderrFormat {
 	formats := map[string]postfix.StderrFormat{
 		"auto": postfix.DatedText, "text": postfix.DatedText, "journal": postfix.JournalText, "json": postfix.JSON,

@@ -63,7 +63,7 @@ func (s *socket) close() {
 	if !s.claimed && s.created == nil {
 		return
 	}
-	// Without the lock, if it cannot be had, it may be another one that we unlink, made this moment.
+	// If the lock cannot be had, a socket that another one makes at this moment may be unlinked.
 	if unlock, err := lockDirectory(s.path, time.Second); err == nil {
 		defer unlock()
 	}
@@ -118,9 +118,9 @@ func listen(path string, mode uint32) (s socket, err error) {
 	return socket{path: path, fd: fd, created: created}, nil
 }
 
-// lockDirectory keeps out others of us that make sockets beside path: two that start at a time
-// must not take each other's, bound but not yet listening, for a stale one. Others than us may lock it as well:
-// they are waited for, but not for ever.
+// lockDirectory keeps out others of us that make sockets beside path: two that start at a time must
+// not take each other's, bound but not yet listening, for a stale one. Others than us may lock it
+// as well: they are waited for, but not for ever.
 func lockDirectory(path string, patience time.Duration) (unlock func(), err error) {
 	directory, err := os.Open(filepath.Dir(path))
 	if err != nil {

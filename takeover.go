@@ -41,8 +41,8 @@ func (b serverBefore) close() {
 	}
 }
 
-// waitForEnd waits, for a moment at most, until the server before has let go of its sockets: it closes the
-// connection after them. What listens on them afterwards is somebody else's.
+// waitForEnd waits, for a moment at most, until the server before has let go of its sockets: it
+// closes the connection after them. What listens on them afterwards is somebody else's.
 func (b serverBefore) waitForEnd() {
 	if !b.there() {
 		return
@@ -123,7 +123,7 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket, end *ender) (
 			return sockets, err
 		}
 	}
-	if end.asked.Load() { // else we would be the server, and end
+	if end.asked.Load() { // taking over, only to end at once, would leave nobody
 		predecessor.Refuse(errCancelled.Error())
 		return sockets, errCancelled
 	}
@@ -140,7 +140,8 @@ func (b serverBefore) takeOver(s *server.Server, sockets []socket, end *ender) (
 }
 
 const (
-	// successorPatience is how long a successor may take. Its hand-over has a minute, see internal/handover.
+	// successorPatience is how long a successor may take. Its hand-over has a minute, see
+	// internal/handover.
 	successorPatience = 90 * time.Second
 	// mainPIDPatience is how long to wait for systemd to take what it has to know.
 	mainPIDPatience = 5 * time.Second
@@ -234,7 +235,8 @@ func (n *successor) fail(err error) {
 }
 
 // succeeded is called when a process has taken over. If it is the one that was started here, it is
-// systemd's service now, and that is the last that systemd hears of us: else it would take the service for ended.
+// systemd's service now, and that is the last that systemd hears of us: else it would take the
+// service for ended.
 func (n *successor) succeeded(pid int) {
 	p := n.process.Swap(nil)
 	if p == nil || p.Pid != pid {

@@ -43,8 +43,8 @@ func (s Scenario) String() string {
 	return b.String()
 }
 
-// bare is the scenario without what was there beforehand and what disturbs. Without what is
-// listed it is only the lists that it lacks.
+// bare is the scenario without what was there beforehand and what disturbs. Of a scenario with lists it
+// leaves out only the lists.
 func (s Scenario) bare() Scenario {
 	if s.Listed {
 		s.Listed = false

@@ -72,8 +72,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// connectAgain is how long to wait when the server's queue of clients is full: connect(2) would wait if the socket
-// were a blocking one.
+// connectAgain is how long to wait when the server's queue of clients is full: connect(2) would
+// wait if the socket were a blocking one.
 const connectAgain = 10 * time.Millisecond
 
 // longestPath is that of a socket, in bytes: a NUL byte ends it.

@@ -72,7 +72,8 @@ func newNetworks(patterns []string) (condition, error) {
 	return all, nil
 }
 
-// mappedBits stand in front of an IPv4 address that is written as one of IPv6 (RFC 4291, section 2.5.5.2).
+// mappedBits stand in front of an IPv4 address that is written as one of IPv6 (RFC 4291, section
+// 2.5.5.2).
 const mappedBits = 96
 
 func parseNetwork(pattern string) (netip.Prefix, error) {

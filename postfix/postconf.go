@@ -118,8 +118,8 @@ func (p *postconf) arguments(pid string) []string {
 }
 
 // run runs postconf(1), which reads master.cf whatever it is asked, and ends at a mistake there. A
-// daemon does not read that file, and mail goes on while somebody edits it. So if postconf(1) ends, it is
-// asked again where there is none; if it does not end then, its last word becomes a warning.
+// daemon does not read that file, and mail goes on while somebody edits it. So if postconf(1) ends,
+// it is asked again where there is none; if it does not end then, its last word becomes a warning.
 func (p *postconf) run(options, names []string) (answer, error) {
 	a, err := p.runIn("", "", options, names)
 	if word, ended := err.(lastWord); !ended || word.ofMainCf() {

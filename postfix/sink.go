@@ -49,8 +49,8 @@ func (s *sink) try(r record) bool {
 // that went away: an attempt costs system calls, and it may be gone for long.
 const reconnectPause = time.Second
 
-// fullPatience is how long a full log is waited for, in all, in each second. Its queue may hold no more than ten
-// lines (net.unix.max_dgram_qlen), of all of Postfix. All clients wait as well.
+// fullPatience is how long a full log is waited for, in all, in each second. Its queue may hold no
+// more than ten lines (net.unix.max_dgram_qlen), of all of Postfix. All clients wait as well.
 const fullPatience = 20 * time.Millisecond
 
 // daemon is a connection to syslogd(8) or postlogd(8). It is connected before

@@ -2,8 +2,8 @@ package proto
 
 import "strconv"
 
-// Admin requests are ours: Postfix's scache(8) answers them as it does any name that it
-// does not know, with status 1. All their names begin with admin_.
+// AdminOp is what an admin request asks for. These requests are ours: Postfix's scache(8) answers
+// them as it does any name that it does not know, with status 1. All their names begin with admin_.
 //
 // The reply is a status and, if that is OK, attributes; to the long ones it is the
 // status alone, one message for each entry, and an empty message at the end. Numbers are decimal,

@@ -51,8 +51,8 @@ func AppendFailure(dst []byte, op Op, status Status) []byte {
 	}
 }
 
-// AppendRefusal appends the reply to a request that the client is not allowed (Denied, or Failed), that is not
-// possible now, or has an argument that makes no sense (Failed).
+// AppendRefusal appends a reply that gives a reason: Denied if the client may make no admin requests;
+// Failed if it may not take over, if that is not possible now, or if an argument makes no sense.
 func AppendRefusal(dst []byte, status Status, reason string) []byte {
 	dst = appendStatus(dst, status)
 	dst = appendAttribute(dst, "reason", reason)

@@ -96,18 +96,19 @@ func (c *cache) putBack(connection *store.Connection) {
 	}
 }
 
-// spent returns what was done since the last call, beside what each message takes, in bindings passed over.
+// spent returns the work done since the last call beyond what every message costs, in bindings passed
+// over.
 func (c *cache) spent() (n int) {
 	n, c.passed = c.passed+c.store.Effort(), 0
 	return n
 }
 
-// stepsPerBinding is how many steps of a match with a pattern are charged as one binding. Nearly all matches
-// take far fewer than they may.
+// stepsPerBinding is how many steps of a match with a pattern are charged as one binding. Nearly all
+// matches take far fewer than they may.
 const stepsPerBinding = 64
 
-// matched charges a match that may have taken so many steps.
-func (c *cache) matched(steps int) { c.passed += steps / stepsPerBinding }
+// chargeMatch charges a match that may have taken so many steps.
+func (c *cache) chargeMatch(steps int) { c.passed += steps / stepsPerBinding }
 
 // taken ends a connection that a client has taken.
 func (c *cache) taken(connection *store.Connection) {

@@ -32,7 +32,7 @@ type conn struct {
 	wantWrite  bool // the loop reports when there is room to write
 	crowded    bool // its descriptor cannot be sent for the time being
 	later      bool // the server calls it again in a while
-	prolonged  bool // that has begun anew, so a busy client is not called in vain
+	prolonged  bool // callLater was called again meanwhile: the pause begins anew
 	gaveWay    bool // its errand waits for a moment
 	unasked    bool // the server calls it again now, though no event may have come
 	behind     bool // the next read tells what stands behind a descriptor
@@ -312,8 +312,8 @@ func (c *conn) waitedEnough() bool {
 	return true
 }
 
-// learn is told whether a read has found something: which client sends more behind
-// a descriptor without waiting for the status.
+// learn is told whether a read has found something. Of reads right behind a descriptor, or made only
+// because the pause was over, it learns whether this client sends on without waiting for the status.
 func (c *conn) learn(found bool) {
 	if c.behind || c.unasked && found {
 		c.glued = found

@@ -7,8 +7,8 @@ import (
 	"github.com/scache/scache/store"
 )
 
-// counters are what admin_statistics tells beside what the log has: they begin at the start,
-// and no report ends them.
+// counters are what admin_statistics tells beyond the log's statistics; they count from the start, and
+// no report resets them.
 type counters struct {
 	past statistics // the sum of what was reported
 
@@ -41,6 +41,7 @@ type histogram struct {
 	sum    int
 }
 
+// maxBounds is the most bounds that a histogram of proto has: RequestTime's.
 const maxBounds = 13
 
 // count counts a value so many times.

@@ -1,9 +1,8 @@
 package server
 
-// errands lets admin requests that have much to do give way to other clients. A portion keeps these
-// waiting for no longer than what they ask for takes. But if one followed the other as long as there are
-// any, the kernel would let them wait as well: a process that never sleeps has to share the
-// processor with those that do.
+// errands lets admin requests that have much to do give way to other clients. One portion delays these
+// by no more than a request of their own would. But portion after portion without a pause makes this a
+// process that never sleeps; the kernel lets it wait for those that do, and its clients with it.
 type errands struct {
 	server   *Server
 	portions int // done since the last look
@@ -21,8 +20,8 @@ func newErrands(s *Server) errands {
 	})}
 }
 
-// giveWay is called when a client's errand has done a portion. If it returns true the errand waits for a moment,
-// and is called again then.
+// giveWay is called when a client's errand has done a portion. If it returns true the errand waits for
+// a moment, and is called again then.
 func (e *errands) giveWay(c *conn) bool {
 	if e.portions++; e.portions < portionsAtOnce {
 		return false

@@ -33,7 +33,7 @@ func (s *session) flush(what, value string) {
 		}
 		pattern := glob.New(value)
 		matches := func(label []byte) bool {
-			s.cache.matched(pattern.Steps(label))
+			s.cache.chargeMatch(pattern.Steps(label))
 			return pattern.Match(label)
 		}
 		next = func() bool { return f.matching(matches) }

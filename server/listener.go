@@ -9,7 +9,7 @@ import (
 	"github.com/scache/scache/timerwheel"
 )
 
-// listener accepts clients on one socket, which is the caller's of New.
+// listener accepts clients on one socket, which belongs to the caller of New or is in Server.inherited.
 type listener struct {
 	server *Server
 	cache  *cache

@@ -15,9 +15,9 @@ import (
 
 // Handing over: this process is the predecessor, a client asks to be its successor. It is sent what is
 // cached while we go on serving, some in a turn. Then the loop stands still: it is sent what has
-// changed meanwhile, and all that has no time to wait, from the clients to the last word. Nothing of ours is changed until
-// then: so if the successor fails, we go on as if nothing had happened. What has left the
-// caches already, and waits for a reply to QUIT, is not handed over: we see it off.
+// changed meanwhile, and all that has no time to wait, from the clients to the last word. Nothing of
+// ours is changed until then: so if the successor fails, we go on as if nothing had happened. What has
+// left the caches already, and waits for a reply to QUIT, is not handed over: we see it off.
 
 // ErrSucceeded is returned by Run when another process has taken over everything.
 var ErrSucceeded = errors.New("another process has taken over")
@@ -33,15 +33,16 @@ type transfer struct {
 	steps []func() (done bool, err error)
 }
 
-// sentCache is what the successor has of a cache, deadlines by serial numbers, and what has changed since
-// it was begun.
+// sentCache is what the successor has of a cache, deadlines by serial numbers, and what has changed
+// since it was begun.
 type sentCache struct {
 	*cache
 	items   map[uint64]timerwheel.Tick
 	journal *store.Journal
 }
 
-// continueSuccessions goes on with those who want to be our successor, and have room for more.
+// continueSuccessions answers each client that asks to be our successor: it refuses, or sends the next
+// record if there is room.
 func (s *Server) continueSuccessions() {
 	asking := s.successors
 	s.successors = nil
@@ -430,8 +431,8 @@ func monotonic() int64 {
 	return now.Nano()
 }
 
-// leaveListeners closes our descriptors of the listening sockets, before anybody hears of the successor:
-// when it closes its own nobody listens any longer, whomever we see off still.
+// leaveListeners closes our descriptors of the listening sockets, before anybody hears of the
+// successor: when it closes its own nobody listens any longer, whomever we see off still.
 func (s *Server) leaveListeners() {
 	s.beginStop()
 	for _, l := range s.listeners {

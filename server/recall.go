@@ -17,7 +17,7 @@ func newRecall(s *Server, pause time.Duration, ready func(c *conn) bool) *recall
 	return r
 }
 
-// add has a client called again that does not wait yet.
+// add has a client, which must not be waiting yet, called again after the pause.
 func (r *recall) add(c *conn) {
 	r.waiting = append(r.waiting, c)
 	r.begin()

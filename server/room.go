@@ -82,8 +82,8 @@ func (s *Server) hold(bytes int) {
 // relievedAtOnce bounds how many are disconnected at a time, each of whom is sought among all.
 const relievedAtOnce = 8
 
-// relieve disconnects some for whom we keep most, if it is too much in all. done says that it is not, or
-// not any longer.
+// relieve disconnects some for whom we keep most, if it is too much in all. done says that it is
+// not, or not any longer.
 func (s *Server) relieve() (done bool) {
 	limit := s.config.ClientMemory
 	for n := 0; limit > 0 && s.held > limit && len(s.clients) > 0; n++ {

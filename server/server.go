@@ -104,7 +104,7 @@ type Server struct {
 	later   *recall // clients that wait for what no event tells of
 	errands errands
 
-	wake       int // eventfd: there is something of these two
+	wake       int // eventfd: written when one of these two has changed
 	stopAsked  atomic.Bool
 	introduced chan int
 
@@ -113,7 +113,7 @@ type Server struct {
 	stopped   bool // without waiting any longer
 	succeeded bool // another process has everything
 
-	successors []*conn   // who ask to be that
+	successors []*conn   // clients that ask to be our successor
 	transfer   *transfer // to one of them; or nil
 
 	// Shared by all clients, one at a time.
@@ -298,7 +298,8 @@ func (s *Server) Stop() {
 }
 
 // Introduce serves a client of the first cache that is connected already, as if it had been
-// accepted. It may be called from any goroutine. The server owns fd from now on, which must be non-blocking.
+// accepted. It may be called from any goroutine. The server owns fd from now on, which must be
+// non-blocking.
 func (s *Server) Introduce(fd int) {
 	s.introduced <- fd
 	s.rouse()
@@ -358,8 +359,8 @@ func (s *Server) sleep() time.Duration {
 	return max(0, time.Duration(next)*tick-s.elapsed)
 }
 
-// endTurn counts a turn and the requests in it. When each one was answered nobody has
-// measured, as that would take a reading of the clock for each: it was before now.
+// endTurn counts a turn and the requests in it. They are not timed one by one, which would take a
+// reading of the clock each: all of a turn count as long as the turn took.
 func (s *Server) endTurn() {
 	took := s.sinceStart() - s.elapsed
 	s.turns++

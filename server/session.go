@@ -25,8 +25,8 @@ import (
 //	succeeding              nothing is taken until the server has decided
 //	onErrand                nothing is taken until the reply is complete
 //
-// "Put back" is for the found connection; it is ours until it is acknowledged. The states and the dummies are those of
-// Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
+// "Put back" is for the found connection; it is ours until it is acknowledged. The states and the
+// dummies are those of Postfix on a system that defines CANT_WRITE_BEFORE_SENDING_FD and
 // MUST_READ_AFTER_SENDING_FD, as Linux does (scache/scache.c).
 type session struct {
 	cache  *cache
@@ -100,7 +100,7 @@ func (s *session) step(in *input) bool {
 		if len(in.bytes) == 0 {
 			return false
 		}
-		s.descriptor(in.takeByte())
+		s.finishSave(in.takeByte())
 		return true
 	}
 	var request proto.Request
@@ -246,9 +246,9 @@ func (s *session) findDestination(r *proto.Request) {
 	s.connection, s.state = c, awaitingGoAhead
 }
 
-// descriptor ends a save_endp with what came on the byte that was due; -1 is for
+// finishSave ends a save_endp with what came on the byte that was due; -1 is for
 // a byte without a descriptor.
-func (s *session) descriptor(fd int) {
+func (s *session) finishSave(fd int) {
 	c := s.connection
 	s.connection, s.state = nil, ready
 	if fd < 0 {
@@ -300,7 +300,7 @@ func (s *session) waiting() bool {
 func (s *session) end(in *input) {
 	switch {
 	case s.state == awaitingDescriptor:
-		s.descriptor(-1)
+		s.finishSave(-1)
 	case s.state == ready && !s.framer.Idle():
 		op := s.op
 		if !s.tooLong {

@@ -8,8 +8,8 @@ import (
 	"github.com/scache/scache/store"
 )
 
-// statistics are the counters of scache(8)'s report: what is counted, when, and
-// the lines themselves are those of scache/scache.c, because log tools parse them.
+// statistics are the counters of scache(8)'s report. What is counted and when, and the lines' wording,
+// are scache/scache.c's, because log tools parse them.
 type statistics struct {
 	since        time.Time
 	destinations lookups
@@ -139,7 +139,7 @@ func (s *statistics) report(log Logger, now time.Time, displaced int) {
 	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced, governed: s.governed}
 }
 
-// reportMore logs one line if something happened that Postfix's has no word for.
+// reportMore logs, in one line, what Postfix's report has no words for, if any of it has happened.
 func (s *statistics) reportMore(log Logger, displaced int) {
 	closed := s.closed
 	closed[store.Expired], closed[store.Shutdown] = 0, 0

@@ -30,11 +30,11 @@ type Predecessor struct {
 }
 
 // TakeOver receives everything from the server that is connected by socket, which stays the
-// caller's, before Run is called. through is the name here of the cache whose socket was connected to, if one was. Caches that
-// the predecessor has and this server was not made with are added.
+// caller's, before Run is called. through is the name here of the cache whose socket was connected
+// to, if one was. Caches that the predecessor has and this server was not made with are added.
 //
-// Afterwards one of Confirm and Refuse has to be called. After an error the Server is of no use: what it
-// has received was closed.
+// Afterwards one of Confirm and Refuse has to be called. After an error the Server is of no use:
+// what it has received was closed.
 func (s *Server) TakeOver(socket int, through string) (*Predecessor, error) {
 	p := &Predecessor{server: s, channel: handover.NewChannel(socket), process: -1}
 	err := p.receive(through)

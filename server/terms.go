@@ -11,7 +11,7 @@ import (
 	"github.com/scache/scache/store"
 )
 
-// terms are under what a client saves: what a rule of the policy comes to, with this
+// terms are what a client's save is subject to: what a rule of the policy comes to, with this
 // server's configuration in the place of what it leaves open.
 type terms struct {
 	line    int  // of the rule; 0: no rule
@@ -114,7 +114,7 @@ func (s *session) govern(r *proto.Request) {
 func (s *session) findTerms(l policy.Labels) {
 	t, steps := s.cache.judge.find(l)
 	s.terms = t
-	s.cache.matched(steps)
+	s.cache.chargeMatch(steps)
 }
 
 // What is handed over from one process to the next stays under the terms that it has; only what

@@ -11,7 +11,8 @@ import (
 // (user_namespaces(7), /proc/sys/kernel/overflowuid): often called nobody.
 const overflowUser = 65534
 
-// ownUser reports whether a user is the one that we run as. Where strangers look like that one, nobody is.
+// ownUser reports whether a user is the one that we run as. Where strangers look like that one,
+// nobody is.
 func ownUser(uid uint32) bool { return uid == uint32(unix.Geteuid()) && !strangersLookLikeUs() }
 
 // strangersLookLikeUs reports whether we run as the overflow user where not all users are known.

@@ -44,12 +44,11 @@ func newWatch(s *Server, c *cache) *watch {
 	return w
 }
 
-// polite is told with each descriptor that is saved under a policy whether that wants
-// QUIT said.
+// polite notes whether QUIT is to be said on a descriptor that is saved under a policy.
 func (w *watch) polite(fd int, quit bool) { *w.quits.At(fd) = quit }
 
-// quit reports whether QUIT is to be said on a connection that leaves the cache. If so, it
-// is unfit, too, if the far end spoke unasked.
+// quit reports whether QUIT is to be said on a connection that leaves the cache. Such a connection is
+// also unfit as soon as its far end speaks unasked.
 func (w *watch) quit(fd int) bool {
 	if w.cache.judge == nil {
 		return w.server.config.Quit

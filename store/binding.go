@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math"
 
+	"github.com/scache/scache/internal/table"
 	"github.com/scache/scache/timerwheel"
 )
 
@@ -212,4 +213,73 @@ func (s *Store) dropBinding(b *binding) {
 	b.endpoint = nil
 	b.property = trim(b.property)
 	s.freeBindings.give(b)
+}
+
+// Binding is what SaveDestination has saved. The texts are views, until the next call that could
+// drop it.
+type Binding struct {
+	Destination, Property, Endpoint []byte
+	Deadline                        Tick
+	Serial                          uint64 // no other saving has it; a refresh does not change it
+
+	of *binding
+}
+
+// Gone reports whether there is no such binding.
+func (b Binding) Gone() bool { return b.of == nil }
+
+// Saved returns when the binding was saved first.
+func (b Binding) Saved() Tick { return stamped(b.Serial) }
+
+// Oldest returns the connection saved first at the binding's endpoint, nil if it has none.
+func (b Binding) Oldest() *Connection { return b.of.endpoint.oldest }
+
+func (s *Store) view(b *binding) Binding {
+	return Binding{b.destination.label, b.property, b.endpoint.label, s.deadline(b), b.serial, b}
+}
+
+// FirstBinding returns the first binding of a destination.
+func (s *Store) FirstBinding(destination []byte) (b Binding, ok bool) {
+	if d := s.lookupDestination(destination); d != nil {
+		return s.view(d.first), true
+	}
+	return b, false
+}
+
+// Reach returns how many bindings a destination has, and how many connections their endpoints
+// have. It looks at the first bindings only, so many at most.
+func (s *Store) Reach(destination []byte, look int) (bindings, connections int) {
+	d := s.lookupDestination(destination)
+	if d == nil {
+		return 0, 0
+	}
+	for b, n := d.first, 0; b != nil && n < look; b, n = b.next, n+1 {
+		connections += int(b.endpoint.connections)
+	}
+	return d.bindings, connections
+}
+
+// DropBinding takes a binding out of the store.
+func (s *Store) DropBinding(b Binding) { s.dropBinding(b.of) }
+
+// places are where the bindings are, as descriptors are where the connections are.
+type places struct {
+	table.Table[*binding]
+	next int32
+	free []int32
+}
+
+func (p *places) take() int32 {
+	if last := len(p.free) - 1; last >= 0 {
+		place := p.free[last]
+		p.free = p.free[:last]
+		return place
+	}
+	p.next++
+	return p.next - 1
+}
+
+func (p *places) give(place int32) {
+	*p.At(int(place)) = nil
+	p.free = append(p.free, place)
 }

@@ -248,3 +248,15 @@ func (s *Store) remove(c *Connection) {
 	*s.connections.At(c.FD()) = nil
 	s.connectionTimers.Stop(&c.timer)
 }
+
+// Connection returns the connection with that descriptor, nil if it is not in the store.
+func (s *Store) Connection(fd int) *Connection { return *s.connections.At(fd) }
+
+// Oldest returns the connection saved first at an endpoint, nil if it has none. It stays in the
+// store.
+func (s *Store) Oldest(endpoint []byte) *Connection {
+	if e := s.lookupEndpoint(endpoint); e != nil {
+		return e.oldest
+	}
+	return nil
+}

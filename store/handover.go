@@ -5,29 +5,6 @@ import "iter"
 // What a server needs to hand its cache over to the process that takes its place: all that is
 // stored, and the way back in.
 
-// Binding is what SaveDestination has saved. The texts are views, until the next call that could
-// drop it.
-type Binding struct {
-	Destination, Property, Endpoint []byte
-	Deadline                        Tick
-	Serial                          uint64 // no other saving has it; a refresh does not change it
-
-	of *binding
-}
-
-// Gone reports whether there is no such binding.
-func (b Binding) Gone() bool { return b.of == nil }
-
-// Saved returns when the binding was saved first.
-func (b Binding) Saved() Tick { return stamped(b.Serial) }
-
-// Oldest returns the connection saved first at the binding's endpoint, nil if it has none.
-func (b Binding) Oldest() *Connection { return b.of.endpoint.oldest }
-
-func (s *Store) view(b *binding) Binding {
-	return Binding{b.destination.label, b.property, b.endpoint.label, s.deadline(b), b.serial, b}
-}
-
 // Connections returns all connections in the store, those of one endpoint from the oldest to the
 // newest. The store must not be changed meanwhile.
 func (s *Store) Connections() iter.Seq[*Connection] {

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Journal notes what changes in a store from a moment on, by serial numbers. What comes and leaves again is
-// forgotten.
+// Journal notes what changes in a store from a moment on, by serial numbers. What comes and leaves
+// again is forgotten.
 type Journal struct {
 	store       *Store
 	begin       uint64                 // what came later has a greater serial number

@@ -80,7 +80,7 @@ func (s *Store) crowdedDestination(w *Walk) (have func() int, drop func(), more 
 	return func() int { return d.bindings }, func() { s.displace(d.first) }, true
 }
 
-// thin goes on with a walk, and drops at most n of what is above a limit. It looks as often.
+// thin goes on with a walk for n looks at most, and drops at most n of what is above a limit.
 func thin(limit int, w *Walk, n *int, next func(*Walk) (have func() int, drop func(), more bool)) (done bool) {
 	if limit == 0 {
 		return true

@@ -188,14 +188,14 @@ func (s *Store) Clear() {
 // of what is stored: a save that needs more is refused, and the next one finds what was dropped.
 const dropsForText = 1024
 
-// What costs more than to pass over a binding, see Effort.
+// What other work costs, in bindings passed over; see Effort.
 const (
 	dropEffort  = 16
 	resetEffort = 4
 )
 
-// Effort returns how much has been done since the last call beyond what each operation does: bindings
-// and connections that were passed over, and what was dropped to make room, in as many of the former.
+// Effort returns the work done since the last call beyond what each operation always costs: 1 for each
+// binding or connection passed over, dropEffort for each one dropped.
 func (s *Store) Effort() (n int) {
 	n, s.effort = s.effort, 0
 	return n
@@ -245,8 +245,8 @@ func stamped(stamp uint64) Tick { return Tick(stamp >> stampBits) }
 // hash is never 0, see index.
 func (s *Store) hash(text []byte) uint64 { return max(maphash.Bytes(s.seed, text), 1) }
 
-// remember copies a label or property into a buffer that is used again, if it is not much too
-// large: what is kept beside the texts is not counted.
+// remember copies a label or property into buffer, which is used again, unless that is much larger than
+// the text: spare capacity is not counted in Size.Text.
 func remember(buffer, text []byte) []byte {
 	if cap(buffer) > 2*len(text)+64 {
 		buffer = nil

@@ -130,9 +130,9 @@ func (a *app) listBindings(bindings iter.Seq2[client.Binding, error], heard func
 	})
 }
 
-// collectFrom is from how many entries on garbage is collected, as a rule. The collector would take what
-// processors the delivery agents leave idle at the moment, and they would have to wait for them; a
-// list of fewer entries takes less than 100 MB without it.
+// collectFrom is from how many entries on garbage is collected, as a rule. The collector would take
+// what processors the delivery agents leave idle at the moment, and they would have to wait for
+// them; a list of fewer entries takes less than 100 MB without it.
 const collectFrom = 1 << 15
 
 // list reads a whole list, calls heard with each of it, and prints it. What comes is made ready

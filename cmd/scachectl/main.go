@@ -121,8 +121,8 @@ func (a *app) command() *cobra.Command {
 	return root
 }
 
-// wantShell makes completion without a shell an error: cobra's own prints help, which a shell would read. What
-// root writes to must be set.
+// wantShell makes completion without a shell an error: cobra's own prints help, which a shell would
+// read. What root writes to must be set.
 func wantShell(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {

@@ -20,8 +20,8 @@ import (
 // (connection_cache_protocol_timeout).
 const Patience = time.Second
 
-// All of it may take so long, whatever the other side does meanwhile: while the predecessor serves, and
-// when it stands still.
+// The whole hand-over may take so long, however active the other side is: copyTime while the
+// predecessor serves, stillTime when it stands still.
 const (
 	copyTime  = time.Minute
 	stillTime = 10 * time.Second
@@ -99,8 +99,9 @@ func (c *Channel) keep(r *Record, descriptors ...int) error {
 	return nil
 }
 
-// Push is Send without waiting, where Room has reported that there is some. The descriptors have gone when it
-// returns, so that the caller may close them; of the record something may be left to Room.
+// Push is Send without waiting, where Room has reported that there is some. The descriptors have
+// gone when it returns, so that the caller may close them; of the record something may be left to
+// Room.
 func (c *Channel) Push(r *Record, descriptors ...int) error {
 	if err := c.keep(r, descriptors...); err != nil {
 		return err
@@ -177,8 +178,8 @@ func (c *Channel) send() error {
 	return nil
 }
 
-// Receive returns the next record with its descriptors, which are close-on-exec and the caller's. The error is
-// io.EOF if the other side has closed, also in the middle of a record.
+// Receive returns the next record with its descriptors, which are close-on-exec and the caller's.
+// The error is io.EOF if the other side has closed, also in the middle of a record.
 func (c *Channel) Receive() (r Record, descriptors []int, err error) {
 	err = c.decoder.Decode(&r)
 	switch {

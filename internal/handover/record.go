@@ -33,7 +33,8 @@ import "time"
 // that must not be lost.
 const Version = 1
 
-// Record has one of its fields set besides Descriptors, or none if it is of a kind unknown to the reader.
+// Record has one of its fields set besides Descriptors, or none if it is of a kind unknown to the
+// reader.
 type Record struct {
 	Descriptors int // that come with it
 
@@ -48,8 +49,9 @@ type Record struct {
 }
 
 // Batch is how many bindings or connections make a record: one by one they would take twice as
-// long, and more would keep clients waiting for longer than a look-up does. It is less than one message can carry of
-// descriptors (SCM_MAX_FD in the kernel). BatchText is how many bytes of text end one before.
+// long, and more would keep clients waiting for longer than a look-up does. It is less than one
+// message can carry of descriptors (SCM_MAX_FD in the kernel). BatchText is how many bytes of text
+// end one before.
 const (
 	Batch     = 64
 	BatchText = 1 << 16

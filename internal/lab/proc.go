@@ -132,7 +132,8 @@ func parseUIDs(status string) (uids []int) {
 	return uids
 }
 
-// Stop stops a process by SIGSTOP, and returns when all its threads stand still: the signal takes a moment.
+// Stop stops a process by SIGSTOP, and returns when all its threads stand still: the signal takes a
+// moment.
 func Stop(ctx context.Context, pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err

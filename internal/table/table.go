@@ -15,5 +15,5 @@ func (t *Table[T]) At(number int) *T {
 	return &t.chunks[number/chunkSize][number%chunkSize]
 }
 
-// Len returns a number above all of which At was asked for.
+// Len returns a number greater than any that At was called with.
 func (t *Table[T]) Len() int { return len(t.chunks) * chunkSize }

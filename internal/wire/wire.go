@@ -50,8 +50,8 @@ func (w *Wire) Receive(socket int, buffer []byte) (n int, err error) {
 
 // ReceiveDescriptor is Receive with a descriptor, which is close-on-exec and owned by
 // the caller, or -1. With a buffer of one byte it is that byte's; else it came with
-// one of the last. lost says that a client
-// sent more descriptors than this one, or one that we had no room for.
+// one of the last. lost says that a client sent more descriptors than this one, or one
+// that we had no room for.
 func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost bool, err error) {
 	w.prepare(&buffer[0], len(buffer))
 	n, err = w.call(unix.SYS_RECVMSG, socket, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
@@ -66,11 +66,11 @@ func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost boo
 	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
 }
 
-// HungUp looks at a connection without taking anything from it. closed says that nothing more
-// comes from its far end, which has closed its sending half, or all of it, or reset it (POLLRDHUP: also
-// if we ourselves have shut down the receiving half, or the connection was refused); unread that there is
-// something to read. What is not a socket is neither. A socket that has just reported an error may
-// not report it again.
+// HungUp looks at a connection without taking anything from it. closed says that nothing more comes
+// from its far end, which has closed its sending half, or all of it, or reset it (POLLRDHUP: also
+// if we ourselves have shut down the receiving half, or the connection was refused); unread that
+// there is something to read. What is not a socket is neither. A socket that has just reported an
+// error may not report it again.
 func (w *Wire) HungUp(socket int) (closed, unread bool) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&w.peeked)), 1,
 		unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)

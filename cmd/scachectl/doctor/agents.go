@@ -69,8 +69,9 @@ func words(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }
 
-// relayHosts are the hosts, by their bare names, by way of which an agent sends all mail: those of relayhost,
-// or of a transport, which goes before it (postconf(5)). An IPv6 address is none of them, see tableOrAddress.
+// relayHosts are the hosts, by their bare names, by way of which an agent sends all mail: those of
+// relayhost, or of a transport, which goes before it (postconf(5)). An IPv6 address is none of
+// them, see tableOrAddress.
 func (s *System) relayHosts(a *Agent) (hosts []string) {
 	if a.Prefix != "smtp_" {
 		return nil
