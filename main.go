@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/signal"
@@ -51,11 +52,15 @@ func main() {
 // in the log, a pause, exit status 1.
 func daemon() {
 	var rules *policy.Policy
-	d := postfix.Start(os.Args, func(p *postfix.Params) (err error) {
-		rules, err = loadPolicy(p.PolicyFile)
-		return err
+	var mistake error // in what Postfix does not have: mail must not wait because of that
+	d := postfix.Start(os.Args, func(p *postfix.Params) {
+		rules, mistake = loadPolicy(p.PolicyFile)
+		mistake = cmp.Or(p.Mistake, mistake)
 	})
 	defer d.Log.Recover()
+	if mistake != nil {
+		d.Log.Errorf("%v; nothing is cached until that is mended and Postfix reloaded", mistake)
+	}
 	watchdog := postfix.NewWatchdog(d.Params.DaemonTimeout, func() { d.Log.Fatalf("watchdog timeout") })
 	config := server.Config{
 		Log:              d.Log,
@@ -75,6 +80,7 @@ func daemon() {
 		ClientMemory: d.Params.ClientMemoryLimit,
 		Quit:         d.Params.Quit,
 		Policy:       rules,
+		Paused:       mistake != nil,
 		Parent:       d.Status.FD(),
 		FirstClient:  d.Status.Announce,
 		Watchdog:     watchdog,

@@ -34,7 +34,7 @@ type Daemon struct {
 // when all files can be read still, because the jail and the change of user follow. An
 // error of set-up ends the process: one line in the log, a pause of a second, exit
 // status 1.
-func Start(argv []string, prepare func(*Params) error) *Daemon {
+func Start(argv []string, prepare func(*Params)) *Daemon {
 	s := newStarter(argv)
 	s.prepare = prepare
 	if err := s.start(); err != nil {
@@ -49,7 +49,7 @@ type starter struct {
 	options   Options
 	postconf  *postconf
 	params    rawParams
-	prepare   func(*Params) error
+	prepare   func(*Params)
 	owner     *account // to become; nil to stay who we are
 	optionErr error    // what was wrong with the command line,
 	adoptErr  error    // and with the descriptors, to be reported in due order
@@ -228,10 +228,10 @@ func (s *starter) debug() error {
 }
 
 func (s *starter) callPrepare() error {
-	if s.prepare == nil {
-		return nil
+	if s.prepare != nil {
+		s.prepare(&s.d.Params)
 	}
-	return s.prepare(&s.d.Params)
+	return nil
 }
 
 // jail changes to the queue directory and gives up what is not needed.

@@ -296,14 +296,29 @@ func TestStartOwnErrors(t *testing.T) {
 	for _, c := range []struct{ name, args, mainCf, want string }{
 		{"surplus", "-l -t unix surplus", "", "unexpected command-line argument: surplus"},
 		{"pass", "-l -t pass", "", "unsupported transport type: pass"},
-		{"limit", "-l -t unix", "connection_cache_text_limit = x", "bad numerical configuration: connection_cache_text_limit = x"},
-		{"limit of -o", "-l -t unix -o connection_cache_size_limit=-1", "", "invalid connection_cache_size_limit parameter value -1 < 0"},
-		{"order", "-l -t unix", "connection_cache_reuse_order = any", "file CONF/main.cf: parameter connection_cache_reuse_order: bad value: any (want fifo or lifo)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			refuses(t, newInstance(t, c.mainCf), c.args, "", c.want)
 		})
+	}
+}
+
+// What is wrong with a parameter that Postfix does not have keeps nothing from starting. All of these
+// have their defaults then.
+func TestStartMistakes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ args, mainCf, want string }{
+		{"", "connection_cache_text_limit = x", "bad numerical configuration: connection_cache_text_limit = x"},
+		{"-o connection_cache_size_limit=-1", "", "invalid connection_cache_size_limit parameter value -1 < 0"},
+		{"", "connection_cache_reuse_order = any", "file CONF/main.cf: parameter connection_cache_reuse_order: bad value: any (want fifo or lifo)"},
+	} {
+		in := newInstance(t, c.mainCf+"\nconnection_cache_endpoint_limit = 7\n")
+		f := in.start(strings.Fields("-l -t unix -u -c " + c.args)...).facts(t)
+		wantEqual(t, "mistake", strings.ReplaceAll(f.Mistake, in.config, "CONF"), c.want)
+		wantEqual(t, "text limit", f.Params.TextLimit, 268435456)
+		wantEqual(t, "endpoint limit", f.Params.EndpointLimit, 0)
+		wantEqual(t, "time to live", f.Params.TTLLimit, 2*time.Second)
 	}
 }
 

@@ -53,6 +53,7 @@ type facts struct {
 	Service             string
 	Verbose             int
 	Params              Params
+	Mistake             string
 	CloseOnExec         []int
 	SoftLimit           uint64
 	Zone                string
@@ -64,6 +65,9 @@ func daemonRole() {
 		UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getgid(), PID: os.Getpid(),
 		Listeners: d.Listeners, Stdin: d.Stdin, HasStatus: d.Status != nil,
 		Service: d.Service, Verbose: d.Verbose, Params: d.Params,
+	}
+	if d.Params.Mistake != nil {
+		f.Mistake = d.Params.Mistake.Error()
 	}
 	f.Groups, _ = os.Getgroups()
 	f.Cwd, _ = os.Getwd()

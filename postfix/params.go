@@ -18,7 +18,8 @@ type Params struct {
 	IPCTimeout       time.Duration // ipc_timeout, at least 1 s
 	DaemonTimeout    time.Duration // daemon_timeout, at least 1 s
 
-	// What Postfix does not have, each named connection_cache_...
+	// What Postfix does not have, each named connection_cache_... If there is a Mistake in one, all
+	// are their defaults.
 	SizeLimit         int    // size_limit: connections; 0: what the descriptors allow
 	EndpointLimit     int    // endpoint_limit: connections per endpoint; 0: no limit
 	BindingLimit      int    // binding_limit: bindings, at least 1
@@ -28,6 +29,7 @@ type Params struct {
 	LIFO              bool   // reuse_order: the newest connection first
 	Quit              bool   // close_handshake: QUIT before a close
 	PolicyFile        string // policy_file: an absolute path; empty: none
+	Mistake           error  `json:"-"`
 
 	ConfigDirectory     string
 	QueueDirectory      string
@@ -113,17 +115,21 @@ func (r rawParams) common() (*Params, error) {
 	return p, err
 }
 
-// own converts what only the connection cache has: first what Postfix's has too
-// (scache/scache.c, main).
+// own converts what only the connection cache has. An error is about what Postfix's has too
+// (scache/scache.c, main); one in what is new is left in p.
 func (r rawParams) own(p *Params) error {
-	err := r.times([]timeParam{
+	if p.Mistake = r.added(p); p.Mistake != nil {
+		_ = newDefaults.added(p)
+	}
+	return r.times([]timeParam{
 		{"connection_cache_ttl_limit", &p.TTLLimit},
 		{"connection_cache_status_update_time", &p.StatusUpdateTime},
 	})
-	if err != nil {
-		return err
-	}
-	err = r.integers([]intParam{
+}
+
+// added converts what Postfix does not have.
+func (r rawParams) added(p *Params) error {
+	err := r.integers([]intParam{
 		{"connection_cache_size_limit", 0, &p.SizeLimit},
 		{"connection_cache_endpoint_limit", 0, &p.EndpointLimit},
 		{"connection_cache_binding_limit", 1, &p.BindingLimit},
@@ -233,19 +239,21 @@ func badValue(configDirectory, name, format string, args ...any) error {
 // Parameters names the parameters that a cache looks at.
 func Parameters() []string { return slices.Clone(paramNames) }
 
-// CheckParameters returns the error that a cache would end with at its start, given expanded values
-// of Parameters, or nil. New ones that are missing have their defaults.
-func CheckParameters(values map[string]string) error {
+// CheckParameters returns what a cache would complain of at its start, given expanded values of
+// Parameters: fatal is what it would end with, mistake what it would keep nothing for. New parameters that
+// are missing have their defaults.
+func CheckParameters(values map[string]string) (fatal, mistake error) {
 	r := maps.Clone(newDefaults)
 	maps.Copy(r, values)
 	if _, err := r.facility(); err != nil {
-		return err
+		return err, nil
 	}
 	p, err := r.common()
 	if err != nil {
-		return err
+		return err, nil
 	}
-	return r.own(p)
+	fatal = r.own(p)
+	return fatal, p.Mistake
 }
 
 // NewParameters names the parameters that Postfix does not have, in order.

@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -342,5 +343,6 @@ func convert(raw rawParams) error {
 	if err != nil {
 		return err
 	}
-	return raw.own(p)
+	err = raw.own(p)
+	return cmp.Or(err, p.Mistake)
 }

@@ -361,3 +361,24 @@ func TestLoweredClientMemoryOfMany(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// A server may begin paused: it answers, keeps nothing, and says so with the statistics, until resumed.
+func TestBeginsPaused(t *testing.T) {
+	r := run(t, func(c *Config) { c.Paused, c.StatusUpdateTime = true, 50*time.Millisecond })
+	client := r.dial()
+	defer unix.Close(client)
+	bind := "request\x00save_dest\x00ttl\x0050\x00label\x00d\x00property\x00\x00label\x00e\x00\x00"
+	say(client, bind)
+	expect(t, client, "status\x000\x00\x00")
+	waitFor(t, func() bool { return strings.Contains(r.log.from(0), "paused: nothing is cached") })
+	if n := ask(t, client, proto.AdminStatistics); n["paused"] != "1" || n["bindings"] != "0" || n["bindings_ignored"] != "1" {
+		t.Errorf("statistics %v", n)
+	}
+	say(client, "request\x00admin_resume\x00\x00")
+	expect(t, client, "status\x000\x00paused\x000\x00\x00")
+	say(client, bind)
+	expect(t, client, "status\x000\x00\x00")
+	if n := ask(t, client, proto.AdminStatistics); n["bindings"] != "1" {
+		t.Errorf("statistics %v", n)
+	}
+}

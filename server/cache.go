@@ -181,4 +181,7 @@ func (c *cache) deadline(ttl int) timerwheel.Tick {
 func (c *cache) reportStatistics() {
 	c.counters.past.add(&c.stats)
 	c.stats.report(c.log, time.Now(), c.store.Displaced())
+	if c.paused {
+		c.log.Warningf("paused: nothing is cached")
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/scache/scache/internal/master"
 )
@@ -64,7 +63,7 @@ address=192.0.2.0/24 keep=1 ttl=20s
 	}
 }
 
-// A file that is not right keeps the daemon from starting, with one line that says why.
+// A file that is not right keeps the daemon from caching, not from answering; one line says why.
 func TestPolicyFileErrors(t *testing.T) {
 	t.Parallel()
 	better(t, "stock has no policy")
@@ -77,12 +76,18 @@ func TestPolicyFileErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			began := time.Now()
 			d := startWith(t, master.Config{
 				Unprivileged: true, Chroot: true,
 				Args: []string{"-o", "connection_cache_policy_file=" + test.file},
 			})
-			d.wantFatal(began, strings.Replace(test.text, "CONFIG", d.ConfigDir, 1))
+			c := d.dial()
+			c.save("100", "E", "EP", newPair(t).near)
+			c.wantNoEndp("E")
+			d.leave()
+			want := "error: " + strings.Replace(test.text, "CONFIG", d.ConfigDir, 1) + "; nothing is cached until that is mended and Postfix reloaded"
+			if !slices.Contains(d.Texts(), want) {
+				t.Errorf("logged %q, not %q", d.Texts(), want)
+			}
 		})
 	}
 }

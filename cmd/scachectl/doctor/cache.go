@@ -116,15 +116,20 @@ func unknownToStock(s *System, yield func(Finding)) {
 	})
 }
 
-// parameterMistake: a cache ends at its start with the words that are the text of this.
+// parameterMistake says what a cache will say at its start, in the same words.
 func parameterMistake(s *System, yield func(Finding)) {
 	s.eachCache(func(c *Cache) {
-		if c.Mistake != nil {
-			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Mistake.Error(),
+		if c.Fatal != nil {
+			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Fatal.Error(),
 				"The cache does not start with it. One that runs goes on until Postfix is reloaded; then delivery agents try for seconds, and go on without.", nil})
+		}
+		if c.Mistake != nil {
+			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Mistake.Error(), keepsNothing, nil})
 		}
 	})
 }
+
+const keepsNothing = "The cache keeps nothing with it, and mail is delivered without. One that runs goes on as it is until Postfix is reloaded."
 
 func fewPerEndpoint(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {

@@ -6,14 +6,14 @@ import (
 	"io/fs"
 )
 
-// policyMistake: a cache whose rules cannot be read does not start.
+// policyMistake: a cache whose rules cannot be read keeps nothing.
 func policyMistake(s *System, yield func(Finding)) {
 	s.eachCache(func(c *Cache) {
 		if c.PolicyTrouble == nil {
 			return
 		}
 		f := Finding{"policy-mistake", Error, []string{c.Name}, c.PolicyTrouble.Error(),
-			"connection_cache_policy_file names this file, and the cache does not start while it cannot be read.", nil}
+			"connection_cache_policy_file names this file. " + keepsNothing, nil}
 		if errors.Is(c.PolicyTrouble, fs.ErrPermission) {
 			f.Severity, f.Why = Note, "Its rules were not looked at."
 		}

@@ -89,7 +89,8 @@ type Cache struct {
 	Binary   Binary
 	Socket   Socket
 
-	Mistake       error          // in Settings, at which a cache ends
+	Fatal         error          // in Settings, at which the cache ends
+	Mistake       error          // in Settings, for which it keeps nothing
 	Policy        *policy.Policy // of connection_cache_policy_file; nil: none, or PolicyTrouble
 	PolicyTrouble error          // why it cannot be read
 }
@@ -188,7 +189,7 @@ func (s *System) addCache(ctx context.Context, name string) error {
 	if err != nil || !c.Binary.Ours {
 		return err
 	}
-	if c.Mistake = postfix.CheckParameters(c.Settings); c.Mistake != nil {
+	if c.Fatal, c.Mistake = postfix.CheckParameters(c.Settings); c.Mistake != nil {
 		return nil
 	}
 	if file := c.Settings["connection_cache_policy_file"]; file != "" {
