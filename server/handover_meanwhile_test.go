@@ -250,3 +250,22 @@ func TestTakeOverUnderLowerLimits(t *testing.T) {
 		t.Errorf("%d connections, %d bindings", count["connections"], count["bindings"])
 	}
 }
+
+// What a client has begun to save goes on under a lower limit that has no room for it.
+func TestTakeOverOfASaveUnderALowerTextLimit(t *testing.T) {
+	r := run(t, handsOver)
+	client := r.dial()
+	defer unix.Close(client)
+	say(client, "request\x00save_endp\x00ttl\x0050\x00label\x00e\x00property\x00"+strings.Repeat("x", 1000)+"\x00\x00")
+	expect(t, client, proto.DummyMessage)
+	r.giveTo(successorOf(r, func(c *Config) { c.Limits.Text = 100 }), func(s *Server) {
+		for c := range s.clients {
+			if c.session.connection == nil {
+				t.Fatal("it was refused meanwhile")
+			}
+		}
+	})
+	near, _ := far(t)
+	sendRights(t, client, "\x00", near)
+	expect(t, client, "status\x000\x00\x00")
+}

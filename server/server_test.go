@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/scache/scache/internal/lab"
+	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
 )
 
@@ -60,34 +61,45 @@ type running struct {
 	done chan error
 }
 
-func run(t *testing.T, change func(*Config)) *running {
+// run runs one with a cache, and with more, each on a socket with its name behind the path.
+func run(t *testing.T, change func(*Config), more ...string) *running {
 	t.Helper()
 	r := &running{t: t, log: &logbook{}, path: filepath.Join(t.TempDir(), "s"), done: make(chan error, 1)}
-	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if r.Server == nil || !r.succeeded { // else it is closed, and its number may be another file's
-			unix.Close(listener)
-		}
-	})
-	if err := unix.Bind(listener, &unix.SockaddrUnix{Name: r.path}); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Listen(listener, 100); err != nil {
-		t.Fatal(err)
+	caches := []Cache{{Listeners: []int{r.listenAt(r.path)}}}
+	for _, name := range more {
+		caches = append(caches, Cache{Name: name, Listeners: []int{r.listenAt(r.path + name)}})
 	}
 	config := Config{Log: r.log, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}
 	if change != nil {
 		change(&config)
 	}
-	if r.Server, err = New(config, Cache{Listeners: []int{listener}}); err != nil {
+	var err error
+	if r.Server, err = New(config, caches...); err != nil {
 		t.Fatal(err)
 	}
 	go func() { r.done <- r.Run() }()
 	t.Cleanup(r.stop)
 	return r
+}
+
+func (r *running) listenAt(path string) (listener int) {
+	r.t.Helper()
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if r.Server == nil || !r.succeeded { // else it is closed, and its number may be another file's
+			unix.Close(listener)
+		}
+	})
+	if err := unix.Bind(listener, &unix.SockaddrUnix{Name: path}); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := unix.Listen(listener, 100); err != nil {
+		r.t.Fatal(err)
+	}
+	return listener
 }
 
 func (r *running) stop() {
@@ -193,18 +205,59 @@ func TestStopsAfterManyWords(t *testing.T) {
 	r.wait()
 }
 
+// A request that was begun can be ended, however many others have nothing to ask.
 func TestStopWaitsForUnfinishedRequests(t *testing.T) {
-	r := run(t, nil)
-	a, b := r.dial(), r.dial()
-	defer unix.Close(a)
-	defer unix.Close(b)
+	s := newBusyServer(t, Config{Log: discard{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	defer unix.Close(s.wake)
+	defer s.finish()
+	all := []int{s.far}
+	for range 20 {
+		_, far := s.connect(t)
+		all = append(all, far)
+	}
+	say(s.far, "request\x00save_endp\x00ttl\x005\x00label\x00x\x00property\x00p\x00\x00")
+	s.client.Ready(s.client.fd, false)
+	expect(t, s.far, "dummy\x00\x00\x00")
+	s.beginStop()
+	for range 100 { // each time the clients come in another order
+		if s.continueStop(); s.cleared || s.stopped {
+			t.Fatal("it has not waited")
+		}
+	}
 	file, _ := socketPair(t)
-	say(a, "request\x00save_endp\x00ttl\x005\x00label\x00x\x00property\x00p\x00\x00")
-	expect(t, a, "dummy\x00\x00\x00")
-	r.Stop()
-	sendRights(t, a, "\x00", file)
-	expect(t, a, "status\x000\x00\x00")
-	r.wait()
+	sendRights(t, s.far, "\x00", file)
+	s.continueStop()
+	s.farewell.some()
+	if s.continueStop(); !s.stopped {
+		t.Error("it waits still")
+	}
+	expect(t, s.far, "status\x000\x00\x00")
+	for _, far := range all {
+		expectEnd(t, far, "")
+		unix.Close(far)
+	}
+}
+
+// Who was called by another goroutine, or was given a client, goes back to sleep.
+func TestSleepsAgainWhenItWasRoused(t *testing.T) {
+	turns := new(turns)
+	r := run(t, func(c *Config) { c.Watchdog = turns })
+	near, far := far(t)
+	ours, err := unix.Dup(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(ours, true); err != nil {
+		t.Fatal(err)
+	}
+	r.Introduce(ours)
+	expect(t, far, proto.Announcement)
+	r.rouse()
+	waitFor(t, func() bool {
+		before := turns.n.Load()
+		time.Sleep(50 * time.Millisecond)
+		return turns.n.Load() == before
+	})
 }
 
 func TestFirstClientIsSaidOnce(t *testing.T) {
@@ -278,6 +331,19 @@ func TestClientThatStopsIsDisconnected(t *testing.T) {
 	}
 	say(idle, find("x"))
 	expect(t, idle, miss)
+}
+
+// What it has begun to save takes no room when it is gone.
+func TestClientThatStopsInASaveLeavesNothing(t *testing.T) {
+	r := run(t, func(c *Config) { c.IPCTimeout = 20 * time.Millisecond })
+	stopped, operator := r.dial(), r.dial()
+	defer unix.Close(stopped)
+	defer unix.Close(operator)
+	say(stopped, "request\x00save_endp\x00ttl\x005\x00label\x00x\x00property\x00p\x00\x00")
+	expectEnd(t, stopped, "dummy\x00\x00\x00")
+	if n := counted(t, operator)["text_bytes"]; n != 0 {
+		t.Errorf("%d bytes of text are kept", n)
+	}
 }
 
 // What one client has to say does not keep the others waiting: it is taken in

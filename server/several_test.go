@@ -58,3 +58,21 @@ func TestFullestGivesWay(t *testing.T) {
 		t.Errorf("%d connections, want 5, while %d of 3 wait", n, len(s.farewell.lingering))
 	}
 }
+
+// A socket is its cache's in another process as well: what is saved through one is not found
+// through another one.
+func TestSocketsAreTakenOverWithTheirCaches(t *testing.T) {
+	r := run(t, handsOver, "b").succeed()
+	b := &running{t: t, path: r.path + "b"}
+	for range 20 { // each socket is accepted from anew
+		saves, finds := r.dial(), b.dial()
+		near, _ := far(t)
+		save(t, saves, "50", "e", near)
+		say(finds, find("e"))
+		expect(t, finds, miss)
+		say(saves, find("e"))
+		expect(t, saves, "status\x000\x00property\x00p\x00\x00")
+		unix.Close(saves)
+		unix.Close(finds)
+	}
+}
