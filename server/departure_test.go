@@ -335,3 +335,90 @@ func TestFarewellsAreForgotten(t *testing.T) {
 		t.Errorf("%d wait, and there is room for %d", f.length(), cap(f.queue))
 	}
 }
+
+// However many have come at once, all that rest are watched.
+func TestManyAreWatched(t *testing.T) {
+	s := newBusyServer(t, Config{Log: discard{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	defer unix.Close(s.wake)
+	defer s.finish()
+	defer unix.Close(s.far)
+	const many = 3 * watchesPerTurn
+	var fars []int
+	for range many {
+		near, far, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(far)
+		fars = append(fars, far)
+		s.descriptors.open++
+		s.save(s.store.Prepare([]byte("e"), nil), near, 60, nil)
+	}
+	for watch := s.cache.watch; watch.timer.Pending(); {
+		s.timers.Stop(&watch.timer.Timer)
+		watch.due()
+	}
+	for _, far := range fars {
+		unix.Shutdown(far, unix.SHUT_WR)
+	}
+	for range many { // each turn takes some
+		if err := s.loop.Wait(0); err != nil {
+			t.Fatal(err)
+		}
+		s.loop.Dispatch()
+	}
+	if left := s.cached(); left > 0 {
+		t.Errorf("%d of %d are kept, and their far ends have hung up", left, many)
+	}
+}
+
+// One whose far end speaks unasked leaves without a look-up where SMTP is spoken.
+func TestUnsolicitedBytesAreNoticed(t *testing.T) {
+	r := run(t, func(c *Config) { c.Quit = true })
+	client := r.dial()
+	defer unix.Close(client)
+	near, far := far(t)
+	save(t, client, "50", "a", near)
+	say(far, "421 too long idle\r\n")
+	expect(t, far, "QUIT\r\n")
+	if n := counted(t, client); n["closed_unsolicited"] != 1 {
+		t.Errorf("%v", n)
+	}
+}
+
+// Behind QUIT a connection is open until the reply to that comes, whatever else does, or the end of file. No time
+// passes here.
+func TestReplyToQuitIsAwaited(t *testing.T) {
+	s := newHandClient(t).conn.server
+	turn := func() (waiting int) {
+		t.Helper()
+		if err := s.loop.Wait(0); err != nil {
+			t.Fatal(err)
+		}
+		s.loop.Dispatch()
+		return s.figures().closing
+	}
+	for _, end := range []func(far int){
+		func(far int) { say(far, "221 2.0.0 Bye\r\n") },
+		func(far int) { unix.Shutdown(far, unix.SHUT_WR) },
+	} {
+		near, far, err := socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(far)
+		s.descriptors.open++
+		s.farewell.add(near, true)
+		s.farewell.some()
+		expect(t, far, "QUIT\r\n")
+		say(far, "250 x\r\n")
+		if turn() != 1 {
+			t.Error("closed before the reply")
+		}
+		end(far)
+		if turn() != 0 {
+			t.Error("not closed")
+		}
+		expectEnd(t, far, "")
+	}
+}
