@@ -85,6 +85,13 @@ var adminScripts = []struct{ name, text string }{
 		< "status\00\0connections\01\0bindings\01\0\0"
 		> "request\0find_dest\0label\0d\0\0"
 		< "status\02\0property\0\0property\0\0\0"`},
+	{"flush by a pattern: also a binding whose endpoint alone matches, or whose destination", `
+		> "request\0save_dest\0ttl\09\0label\0d\0property\0\0label\0e\0\0request\0save_dest\0ttl\09\0label\0f\0property\0\0label\0g\0\0"
+		< "status\00\0\0status\00\0\0"
+		> "request\0admin_flush\0what\0pattern\0value\0e\0\0"
+		< "status\00\0connections\00\0bindings\01\0\0"
+		> "request\0admin_flush\0what\0pattern\0value\0f\0\0"
+		< "status\00\0connections\00\0bindings\01\0\0"`},
 	{"pause", `
 		> "request\0save_endp\0ttl\09\0label\0e\0property\0p\0\0"
 		< "dummy\0\0\0"
@@ -309,6 +316,35 @@ func TestFlushIsDoneInPortions(t *testing.T) {
 		}
 		if got := string(s.out); !strings.Contains(got, fmt.Sprintf("connections\x00%d\x00", many)) {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// What is saved while a flush is done stays, connection and binding, so that the flush ends.
+func TestFlushLeavesWhatComesMeanwhile(t *testing.T) {
+	for _, of := range []struct {
+		what, value string
+		bindings    int // that stay
+	}{{"endpoint", "e", 3}, {"destination", "d", 1}, {"all", "", 1}, {"pattern", "*", 1}} {
+		c := pureCache(1000, func(int) {})
+		s := session{cache: c}
+		save := func(fd int) {
+			c.store.Save(c.store.Prepare([]byte("e"), nil), fd, 1000)
+			c.store.SaveDestination([]byte("d"), fmt.Append(nil, fd), []byte("e"), 1000)
+		}
+		save(1)
+		save(2)
+		in := input{bytes: proto.AppendAdmin(nil, proto.AdminFlush, of.what, of.value), fd: -1}
+		for range 2 { // the request, and a portion
+			if !s.step(&in) {
+				t.Fatalf("%s: it is done before anything was saved", of.what)
+			}
+		}
+		save(3)
+		for s.step(&in) {
+		}
+		if size := c.store.Size(); size.Connections != 1 || size.Bindings != of.bindings {
+			t.Errorf("%s: %+v stays, want 1 connection, and %d bindings", of.what, size, of.bindings)
 		}
 	}
 }

@@ -73,3 +73,52 @@ func (c *handClient) read() string {
 	}
 	return string(c.buffer[:n])
 }
+
+// A client that is gone is not timed, whatever it has begun.
+func TestAClientThatIsGoneIsNotTimed(t *testing.T) {
+	c := newHandClient(t)
+	c.say([]byte(find("x")[:10]), 0)
+	if !c.conn.timer.Pending() {
+		t.Fatal("it is not waited for")
+	}
+	unix.Shutdown(c.fd, unix.SHUT_WR)
+	for range 2 {
+		if c.conn.fd >= 0 {
+			c.conn.Ready(c.conn.fd, true)
+		}
+	}
+	if c.conn.fd >= 0 || c.conn.timer.Pending() {
+		t.Errorf("descriptor %d, waited for: %v", c.conn.fd, c.conn.timer.Pending())
+	}
+}
+
+// Who reads a long reply, however slowly, has its time anew with each piece.
+func TestTimeToReadALongReply(t *testing.T) {
+	c := newHandClient(t)
+	server, cache := c.conn.server, c.conn.session.cache
+	file, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.descriptors.open++
+	cache.save(cache.store.Prepare([]byte("large"), make([]byte, 4<<20)), file, 60, nil)
+	c.say([]byte(find("large")), 0)
+	for range 2 {
+		due := c.conn.timer.When()
+		server.clock.now += 1000
+		c.conn.Ready(c.conn.fd, false)
+		if got := c.conn.timer.When(); got != due {
+			t.Errorf("due at %d, and then at %d, and it has read nothing", due, got)
+		}
+		for n := 1; n > 0; { // all that is on its way
+			n, _ = c.wire.Receive(c.fd, c.buffer[:])
+		}
+		c.conn.Ready(c.conn.fd, false)
+		if len(c.conn.session.out) == 0 {
+			t.Fatal("the reply is too short for this test")
+		}
+		if got := c.conn.timer.When(); got != due+1000 {
+			t.Errorf("due at %d, want %d", got, due+1000)
+		}
+	}
+}
