@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -458,7 +459,7 @@ func TestSuccessorFails(t *testing.T) {
 		}
 	}
 
-	waitFor(t, func() bool { return open() == begin })
+	waitFor(t, func() bool { return open() <= begin })
 	// And all is there still for one that does not fail.
 	r.succeed(func(s *Server) {
 		if got := s.cached(); got != 300+1-3 { // two are found, and the large one
@@ -482,8 +483,18 @@ func (l *logbook) from(n int) string {
 	return strings.Join(l.lines[n:], "\n")
 }
 
+// openPoller has Go's runtime open what it polls with, which it keeps.
+var openPoller = sync.OnceValue(func() error {
+	r, w, err := os.Pipe()
+	return errors.Join(err, r.Close(), w.Close())
+})
+
+// descriptorsOfProcess are all that are open. While a test runs, some of another one's may be closed.
 func descriptorsOfProcess(t *testing.T) []os.DirEntry {
 	t.Helper()
+	if err := openPoller(); err != nil {
+		t.Fatal(err)
+	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -223,35 +224,41 @@ func TestTerms(t *testing.T) {
 // leave; what is not cached leaves at once.
 func TestHandshakeByPolicy(t *testing.T) {
 	for _, quit := range []bool{false, true} {
-		r := run(t, func(c *Config) {
-			c.Quit = quit
-			c.Policy = rules(t, `endpoint=polite handshake=quit
-				endpoint=silent handshake=none
-				endpoint=polite-declined cache=no handshake=quit
-				endpoint=silent-declined cache=no handshake=none`)
+		t.Run(fmt.Sprint("quit ", quit), func(t *testing.T) {
+			t.Parallel()
+			r := run(t, func(c *Config) {
+				c.Quit = quit
+				c.Policy = rules(t, `endpoint=polite handshake=quit
+					endpoint=silent handshake=none
+					endpoint=polite-declined cache=no handshake=quit
+					endpoint=silent-declined cache=no handshake=none`)
+			})
+			client := r.dial()
+			defer unix.Close(client)
+			word := map[bool]string{true: "QUIT\r\n"}
+			leave, stay := map[int]string{}, map[int]string{} // all at the same time
+			for label, want := range map[string]string{"polite": word[true], "silent": "", "other": word[quit]} {
+				near, end := far(t)
+				save(t, client, "50", label, near)
+				stay[end] = want
+				near, end = far(t)
+				save(t, client, "1", label, near)
+				leave[end] = want
+			}
+			for label, want := range map[string]string{"polite-declined": word[true], "silent-declined": ""} {
+				near, end := far(t)
+				save(t, client, "50", label, near)
+				leave[end] = want
+			}
+			for end, want := range leave {
+				expectEnd(t, end, want)
+			}
+			r.Stop()
+			for end, want := range stay {
+				expectEnd(t, end, want)
+			}
+			r.wait()
 		})
-		client := r.dial()
-		defer unix.Close(client)
-		word := map[bool]string{true: "QUIT\r\n"}
-		open := map[int]string{}
-		for label, want := range map[string]string{"polite": word[true], "silent": "", "other": word[quit]} {
-			near, end := far(t)
-			save(t, client, "50", label, near)
-			open[end] = want
-			near, end = far(t)
-			save(t, client, "1", label, near)
-			expectEnd(t, end, want)
-		}
-		for label, want := range map[string]string{"polite-declined": word[true], "silent-declined": ""} {
-			near, end := far(t)
-			save(t, client, "50", label, near)
-			expectEnd(t, end, want)
-		}
-		r.Stop()
-		for end, want := range open {
-			expectEnd(t, end, want)
-		}
-		r.wait()
 	}
 }
 
