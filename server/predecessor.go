@@ -235,7 +235,6 @@ func (t *transfer) sendRest() (count handover.End, err error) {
 	s := t.server
 	if err := t.channel.Send(&handover.Record{Stopped: &handover.Stopped{
 		StatisticsDue: uint64(s.report.When()),
-		Served:        s.served,
 	}}); err != nil {
 		return count, err
 	}

@@ -256,7 +256,6 @@ func (s *Server) continueTimers(r *handover.Stopped) {
 	if s.idle.Pending() {
 		s.set(&s.idle, s.config.MaxIdle)
 	}
-	s.served = r.Served
 }
 
 // restoreCache takes a cache's listening sockets and counters, and drops what is gone.

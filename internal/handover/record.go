@@ -70,7 +70,6 @@ type Hello struct {
 // new, or bindings with a new deadline.
 type Stopped struct {
 	StatisticsDue uint64 // in ticks of the server's clock, which goes on
-	Served        bool   // there has been a client
 }
 
 // Cache begins a cache: what follows, up to the next one, is of this one. Before Stopped it has
