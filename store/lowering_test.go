@@ -68,6 +68,9 @@ func TestLowering(t *testing.T) {
 				save()
 			}
 		}
+		if what := s.exceeds(wanted); what != "" {
+			t.Fatalf("%s with %+v", what, wanted)
+		}
 		save()
 		if s.Limits != wanted {
 			t.Fatalf("%+v are in force", s.Limits)
@@ -76,6 +79,16 @@ func TestLowering(t *testing.T) {
 			t.Fatalf("%s with %+v", what, wanted)
 		}
 	})
+}
+
+// The limit of texts comes into force though connections that are outside have more.
+func TestLoweringWithTextsOutside(t *testing.T) {
+	s := New(func(int, Reason) {})
+	s.Prepare([]byte("endpoint"), []byte("property"))
+	wanted := Limits{Text: 10}
+	if l := s.Lower(wanted); !s.Continue(l, 1) || s.Limits != wanted {
+		t.Errorf("%+v are in force", s.Limits)
+	}
 }
 
 // An endpoint with a limit of its own is left alone.

@@ -487,6 +487,24 @@ func TestTermsEndWithTheEndpoint(t *testing.T) {
 	}
 }
 
+// A binding that is refreshed goes when it has to, and not when it would have before.
+func TestRefreshedBindingExpires(t *testing.T) {
+	s := New(func(int, Reason) {})
+	for _, deadline := range []Tick{10, 20} {
+		s.SaveDestination([]byte("d"), nil, []byte("e"), deadline)
+	}
+	for _, test := range []struct {
+		now  Tick
+		want int
+	}{{10, 1}, {20, 0}} {
+		s.Advance(test.now)
+		next, due := s.Next()
+		if have := s.Size().Bindings; have != test.want || due != (test.want > 0) || due && next > 20 {
+			t.Errorf("at %d: %d bindings, want %d; due at %d, %v", test.now, have, test.want, next, due)
+		}
+	}
+}
+
 // actions are what can be done to a store.
 func (m *machine) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
