@@ -74,6 +74,7 @@ func TestMatch(t *testing.T) {
 		{"address=192.0.3.0/24", ""},
 		{"address=0.0.0.0/0", "plain newer newest alone"},
 		{"address=2001:db8::/32,192.0.2.7", "plain relay alone"},
+		{"address=2001:db8::/112", "relay"},
 		{"service=smtp", "plain newer alone"},
 		{"service=*", "plain relay local newer newest alone"},
 		{"service=smtp destination=example.com", "plain"},

@@ -65,6 +65,7 @@ func TestTTL(t *testing.T) {
 		"1": 1, "05": 5, "2147483647": 2147483647, "0000000000000000000000005": 5,
 		"0": 0, "-1": 0, "": 0, "abc": 0, "5x": 0, "5 ": 0, "5\n": 0, "1.5": 0, "0x10": 0, "1e3": 0,
 		"2147483648": 0, "4294967295": 0, "4294967296": 0, "99999999999999999999": 0,
+		"18446744073709551621": 0, // 5, if it wrapped around
 	} {
 		r := DecodeRequest(wire("request=save_endp", "ttl="+text, "label=x", "property=p"))
 		if r.TTL != want && want > 0 || r.Malformed != (want == 0) {
