@@ -48,9 +48,6 @@ func (c anyGlob) matches(v *view) bool {
 // matchDestination compares with the whole label if the glob has a newline, else with
 // the next hop, which may stand without its brackets and port.
 func matchDestination(g glob.Pattern, v *view) bool {
-	if v.Destination == nil {
-		return false
-	}
 	if g.Contains('\n') {
 		return v.match(g, v.Destination)
 	}
@@ -115,11 +112,6 @@ func service(label []byte) []byte {
 	return first
 }
 
-func lastField(label []byte) []byte {
-	label = bytes.TrimSuffix(label, newline)
-	return label[bytes.LastIndexByte(label, '\n')+1:]
-}
-
 // maxKinds is how many fields of a destination's label may say what kind of session it is.
 const maxKinds = 3
 
@@ -147,11 +139,11 @@ func isKind(field []byte) bool {
 // address is the last of the fields that is one; there may be none.
 func address(endpoint []byte) (none netip.Addr) {
 	for len(endpoint) > 0 && len(endpoint) <= glob.MaxText {
-		field := lastField(endpoint)
-		endpoint = endpoint[:len(bytes.TrimSuffix(endpoint, newline))-len(field)]
-		if a, err := netip.ParseAddr(string(field)); err == nil {
+		last := bytes.LastIndexByte(endpoint, '\n')
+		if a, err := netip.ParseAddr(string(endpoint[last+1:])); err == nil {
 			return a.Unmap().WithZone("")
 		}
+		endpoint = endpoint[:max(last, 0)]
 	}
 	return none
 }

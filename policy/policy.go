@@ -152,7 +152,7 @@ type view struct {
 	service []byte // nil: unknown
 	address netip.Addr
 
-	hop, bareHop []byte // the next hop of Destination, and this without brackets and port; nil: too long
+	hop, bareHop []byte // the next hop of Destination, and this without brackets and port; nil: too long, or none
 
 	steps int // taken so far
 }

@@ -57,7 +57,7 @@ func DecodeRequest(msg []byte) (r Request) {
 }
 
 // DecodeNext decodes the request that b begins with, of length n, into r, which is empty,
-// if it is well-formed and ends behind its last wanted attribute: so it spares nearly all
+// if it ends where the last wanted attribute that it has does: so it spares nearly all
 // requests the Framer's look at each byte. Else n is 0, r is of no meaning, and it takes
 // a Framer to find the end.
 func (r *Request) DecodeNext(b []byte) (n int) {
@@ -66,7 +66,7 @@ func (r *Request) DecodeNext(b []byte) (n int) {
 	case None, Unknown, Admin:
 		return 0
 	}
-	if r.Malformed || len(rest) == 0 || rest[0] != 0 {
+	if len(rest) == 0 || rest[0] != 0 {
 		return 0
 	}
 	return len(b) - len(rest) + 1
