@@ -109,6 +109,7 @@ func (s *starter) readParams() error {
 		service:   s.d.Service,
 		overrides: s.options.Overrides,
 		limit:     postconfLimit,
+		config:    os.Getenv("MAIL_CONFIG"),
 	}
 	a, err := s.postconf.ask(paramNames...)
 	for _, w := range a.warnings {

@@ -207,12 +207,9 @@ type choiceParam struct {
 // it with its own yes and no.
 func (r rawParams) choices(params []choiceParam) error {
 	for _, p := range params {
-		switch value := r[p.name]; {
-		case strings.EqualFold(value, p.no):
-			*p.to = false
-		case strings.EqualFold(value, p.yes):
-			*p.to = true
-		default:
+		value := r[p.name]
+		*p.to = strings.EqualFold(value, p.yes)
+		if !*p.to && !strings.EqualFold(value, p.no) {
 			return r.complain(p.name, "bad value: %s (want %s or %s)", value, p.no, p.yes)
 		}
 	}

@@ -40,6 +40,7 @@ type postconf struct {
 	service   string        // what $service_name expands to
 	overrides []string      // name=value, as from -o
 	limit     time.Duration // how long an answer may take
+	config    string        // MAIL_CONFIG; empty: the directory that postconf(1) was built for
 }
 
 // answer is what postconf(1) said.
@@ -125,7 +126,7 @@ func (p *postconf) run(options, names []string) (answer, error) {
 	if word, ended := err.(lastWord); !ended || word.ofMainCf() {
 		return a, err
 	}
-	directory := cmp.Or(os.Getenv("MAIL_CONFIG"), "/etc/postfix")
+	directory := cmp.Or(p.config, "/etc/postfix")
 	alone, failed := os.MkdirTemp("", "scache-")
 	if failed != nil {
 		return a, err
@@ -166,7 +167,7 @@ func (p *postconf) runIn(directory, real string, options, names []string) (answe
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Args = append(append([]string{p.program}, options...), names...)
-	cmd.Env = postconfEnvironment()
+	cmd.Env = p.environment()
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
@@ -200,12 +201,11 @@ func (p *postconf) find() (string, error) {
 	return "", fmt.Errorf("no postconf(1) command: looked for %s", strings.Join(postconfPlaces, ", "))
 }
 
-// postconfEnvironment is what postconf(1) needs of ours. Without MAIL_CONFIG it
-// takes the directory that it was built for.
-func postconfEnvironment() []string {
+// environment is what postconf(1) needs of ours.
+func (p *postconf) environment() []string {
 	env := []string{"LANG=C"}
-	if dir, ok := os.LookupEnv("MAIL_CONFIG"); ok {
-		env = append(env, "MAIL_CONFIG="+dir)
+	if p.config != "" {
+		env = append(env, "MAIL_CONFIG="+p.config)
 	}
 	return env
 }

@@ -16,8 +16,7 @@ func ask(t *testing.T, mainCf string, overrides ...string) (answer, *postconf, e
 	needPostconf(t)
 	dir := t.TempDir()
 	writeMainCf(t, dir, "compatibility_level = 3.6\nmyhostname = mail.example.com\n"+mainCf)
-	t.Setenv("MAIL_CONFIG", dir)
-	p := &postconf{program: "scache", service: "conncache", overrides: overrides, limit: postconfLimit}
+	p := &postconf{program: "scache", service: "conncache", overrides: overrides, limit: postconfLimit, config: dir}
 	a, err := p.ask(paramNames...)
 	return a, p, err
 }
@@ -32,7 +31,11 @@ func mustAsk(t *testing.T, mainCf string, overrides ...string) rawParams {
 }
 
 func TestPostconfDefaults(t *testing.T) {
-	raw := mustAsk(t, "")
+	a, postconf, err := ask(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := a.values
 	p, err := raw.common()
 	if err == nil {
 		err = raw.own(p)
@@ -51,7 +54,7 @@ func TestPostconfDefaults(t *testing.T) {
 	wantEqual(t, "postlog service", p.PostlogService, "postlog")
 	wantEqual(t, "host", p.MyHostname, "mail.example.com")
 	wantEqual(t, "UTF-8", raw.utf8(), true)
-	wantEqual(t, "configuration", p.ConfigDirectory, os.Getenv("MAIL_CONFIG"))
+	wantEqual(t, "configuration", p.ConfigDirectory, postconf.config)
 }
 
 func TestPostconfMainCf(t *testing.T) {
@@ -187,21 +190,24 @@ func TestPostconfDebugger(t *testing.T) {
 }
 
 func TestPostconfErrors(t *testing.T) {
-	for _, c := range []struct{ mainCf, want string }{
-		{"max_idle\n", "DIR/main.cf, line 3: missing '=' after attribute name: \"max_idle\""},
-		{"max_idle = ${x\n", "macro processing error"},
-		{"max_idle = $max_idle\n", "macro processing error"},
+	t.Parallel()
+	for _, c := range []struct{ name, mainCf, want, reason string }{
+		{"no value", "max_idle\n", "DIR/main.cf, line 3: missing '=' after attribute name: \"max_idle\"", ""},
+		{"no end", "max_idle = ${x\n", "macro processing error", `truncated macro reference: "${x"`},
+		{"circle", "max_idle = $max_idle\n", "macro processing error", `unreasonable macro call nesting: "max_idle"`},
 	} {
-		_, _, err := ask(t, c.mainCf)
-		want := strings.Replace(c.want, "DIR", os.Getenv("MAIL_CONFIG"), 1)
-		if err == nil || err.Error() != want {
-			t.Errorf("%q: error %v, want %s", c.mainCf, err, want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a, p, err := ask(t, c.mainCf)
+			want := strings.Replace(c.want, "DIR", p.config, 1)
+			if err == nil || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
+			}
+			wantEqual(t, "the reason", strings.Join(a.warnings, "|"), c.reason)
+		})
 	}
-	a, _, _ := ask(t, "max_idle = ${x\n")
-	wantSlice(t, "the reason", a.warnings, []string{`truncated macro reference: "${x"`})
-	t.Setenv("MAIL_CONFIG", "/nonexistent")
-	_, err := (&postconf{program: "scache", limit: postconfLimit}).ask("max_idle")
+	needPostconf(t)
+	_, err := (&postconf{program: "scache", limit: postconfLimit, config: "/nonexistent"}).ask("max_idle")
 	if err == nil || err.Error() != "open /nonexistent/main.cf: No such file or directory" {
 		t.Errorf("no main.cf: %v", err)
 	}
@@ -209,49 +215,59 @@ func TestPostconfErrors(t *testing.T) {
 
 // What a daemon would say of main.cf itself is passed on, and nothing else.
 func TestPostconfWarnings(t *testing.T) {
-	a, _, err := ask(t, "unused = 1\nmax_idle = 1\nmax_idle = 2\nconnection_cache_size_limit = 3\n")
+	a, p, err := ask(t, "unused = 1\nmax_idle = 1\nmax_idle = 2\nconnection_cache_size_limit = 3\n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantSlice(t, "warnings", a.warnings, []string{
-		os.Getenv("MAIL_CONFIG") + "/main.cf, line 5: overriding earlier entry: max_idle=1",
+		p.config + "/main.cf, line 5: overriding earlier entry: max_idle=1",
 	})
 }
 
 // A daemon does not read master.cf, nor does it end at a mistake there; one in main.cf it sees.
 func TestPostconfMasterCf(t *testing.T) {
 	needPostconf(t)
-	dir, temp := t.TempDir(), t.TempDir()
-	t.Setenv("MAIL_CONFIG", dir)
+	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	master := filepath.Join(dir, "master.cf")
-	p := postconf{program: "scache", limit: postconfLimit}
-	const main = "compatibility_level = 3.6\nmyhostname = mail.example.com\n"
-	for mistake, said := range map[string]string{
-		"submission inet n - n -":       "file " + master + ": line 1: bad field count",
-		"scache unixx - - y - 1 scache": `invalid type field "unixx" in "scache unixx - - y - 1 scache"`,
-	} {
-		if err := os.WriteFile(master, []byte(mistake+"\n"), 0o644); err != nil {
-			t.Fatal(err)
+	t.Run("mistakes", func(t *testing.T) { // which ends when all have been made
+		for mistake, said := range map[string]string{
+			"submission inet n - n -":       "file DIR/master.cf: line 1: bad field count",
+			"scache unixx - - y - 1 scache": `invalid type field "unixx" in "scache unixx - - y - 1 scache"`,
+		} {
+			t.Run(mistake, func(t *testing.T) {
+				t.Parallel()
+				masterCfMistake(t, mistake, said)
+			})
 		}
-		writeMainCf(t, dir, main+"max_idle = 3\nmax_idle = 4\nsyslog_name = $config_directory\n")
-		a, err := p.ask(paramNames...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantEqual(t, "max_idle", a.values["max_idle"], "4")
-		wantEqual(t, "configuration", a.values["config_directory"], dir)
-		wantEqual(t, "name", a.values["syslog_name"], dir)
-		wantSlice(t, "warnings", a.warnings, []string{dir + "/main.cf, line 4: overriding earlier entry: max_idle=3", said})
-
-		writeMainCf(t, dir, main+"max_idle\n")
-		want := dir + "/main.cf, line 3: missing '=' after attribute name: \"max_idle\""
-		if _, err := p.ask(paramNames...); err == nil || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
-	}
+	})
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func masterCfMistake(t *testing.T, mistake, said string) {
+	dir := t.TempDir()
+	p := postconf{program: "scache", limit: postconfLimit, config: dir}
+	const main = "compatibility_level = 3.6\nmyhostname = mail.example.com\n"
+	if err := os.WriteFile(filepath.Join(dir, "master.cf"), []byte(mistake+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	writeMainCf(t, dir, main+"max_idle = 3\nmax_idle = 4\nsyslog_name = $config_directory\n")
+	a, err := p.ask(paramNames...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "max_idle", a.values["max_idle"], "4")
+	wantEqual(t, "configuration", a.values["config_directory"], dir)
+	wantEqual(t, "name", a.values["syslog_name"], dir)
+	wantSlice(t, "warnings", a.warnings, []string{
+		dir + "/main.cf, line 4: overriding earlier entry: max_idle=3", strings.Replace(said, "DIR", dir, 1),
+	})
+
+	writeMainCf(t, dir, main+"max_idle\n")
+	want := dir + "/main.cf, line 3: missing '=' after attribute name: \"max_idle\""
+	if _, err := p.ask(paramNames...); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
