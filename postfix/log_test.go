@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -149,6 +150,7 @@ func TestLogFull(t *testing.T) {
 		fmt.Sprintf("warning: %d log lines were lost", lost), "again", "more",
 	})
 	wantEqual(t, "lost in the end", l.Dropped(), lost)
+	wantEqual(t, "next attempt to connect", l.sinks[0].out.(*daemon).retry, time.Time{}) // as there was none
 }
 
 // When the log daemon is restarted, its socket is another one of the same name.
@@ -169,6 +171,59 @@ func TestLogReconnects(t *testing.T) {
 	l.Infof("two")
 	l.Infof("three")
 	wantSlice(t, "after", texts(received(t, c)), []string{"warning: 2 log lines were lost", "two", "three"})
+}
+
+// However often the log daemon goes away and comes back, there is one descriptor for it.
+func TestLogReconnectsWithoutDescriptors(t *testing.T) {
+	path := t.TempDir() + "/log"
+	c := listenDatagram(t, path)
+	l, now := newTestLog(t, path)
+	l.Infof("one")
+	before := len(sockets(t))
+	const times = 5
+	for range times {
+		c.Close()
+		os.Remove(path)
+		*now = now.Add(reconnectPause)
+		l.Infof("lost, and nobody there")
+		c = listenDatagram(t, path)
+		*now = now.Add(reconnectPause)
+		l.Infof("two")
+		wantSlice(t, "lines", texts(received(t, c)), []string{"warning: 1 log lines were lost", "two"})
+	}
+	if after := sockets(t); len(after) > before {
+		t.Errorf("%d sockets were open, and now: %q", before, after)
+	}
+}
+
+// sockets returns those of this process.
+func sockets(t *testing.T) (all []string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if to, _ := os.Readlink(link); strings.HasPrefix(to, "socket:") {
+			all = append(all, to)
+		}
+	}
+	return all
+}
+
+// Patience is full again after a second, and not before.
+func TestLogPatience(t *testing.T) {
+	path := t.TempDir() + "/log"
+	listenDatagram(t, path)
+	l, now := newTestLog(t, path)
+	d := l.sinks[0].out.(*daemon)
+	for _, c := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, true}, {0, false}, {time.Second - 1, false}, {time.Second, true}, {time.Second, false}, {3 * time.Second, true}} {
+		wantEqual(t, fmt.Sprint("room after ", c.after), d.hasRoom(now.Add(c.after)), c.want)
+		d.patience = 0
+	}
 }
 
 func TestLogAppearsLater(t *testing.T) {

@@ -31,7 +31,7 @@ func mustAsk(t *testing.T, mainCf string, overrides ...string) rawParams {
 }
 
 func TestPostconfDefaults(t *testing.T) {
-	a, postconf, err := ask(t, "")
+	a, asked, err := ask(t, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestPostconfDefaults(t *testing.T) {
 	wantEqual(t, "postlog service", p.PostlogService, "postlog")
 	wantEqual(t, "host", p.MyHostname, "mail.example.com")
 	wantEqual(t, "UTF-8", raw.utf8(), true)
-	wantEqual(t, "configuration", p.ConfigDirectory, postconf.config)
+	wantEqual(t, "configuration", p.ConfigDirectory, asked.config)
 }
 
 func TestPostconfMainCf(t *testing.T) {
@@ -190,6 +190,7 @@ func TestPostconfDebugger(t *testing.T) {
 }
 
 func TestPostconfErrors(t *testing.T) {
+	needPostconf(t)
 	t.Parallel()
 	for _, c := range []struct{ name, mainCf, want, reason string }{
 		{"no value", "max_idle\n", "DIR/main.cf, line 3: missing '=' after attribute name: \"max_idle\"", ""},
@@ -206,7 +207,6 @@ func TestPostconfErrors(t *testing.T) {
 			wantEqual(t, "the reason", strings.Join(a.warnings, "|"), c.reason)
 		})
 	}
-	needPostconf(t)
 	_, err := (&postconf{program: "scache", limit: postconfLimit, config: "/nonexistent"}).ask("max_idle")
 	if err == nil || err.Error() != "open /nonexistent/main.cf: No such file or directory" {
 		t.Errorf("no main.cf: %v", err)
