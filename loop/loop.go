@@ -174,7 +174,6 @@ func (l *Loop) Dispatch() {
 		event := &l.events[i]
 		l.call(int(event.Fd), event.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 	}
-	l.reported = 0
 }
 
 func (l *Loop) call(fd int, hangup bool) {
