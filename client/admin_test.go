@@ -99,6 +99,50 @@ func TestLists(t *testing.T) {
 	}
 }
 
+// Entries say how old they are, and how long they stay.
+func TestListedTimes(t *testing.T) {
+	c, ctx := dial(t), t.Context()
+	conn := dialReceiver()
+	defer conn.Close()
+	const ttl, slept = 50 * time.Second, 5 * time.Millisecond
+	name := fmt.Sprint("times ", time.Now().UnixNano()) // not saved before
+	if err := c.SaveDestination(ctx, ttl, name, "", name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SaveEndpoint(ctx, ttl, name, "", conn); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(slept)
+	entries := 0
+	check := func(age, remaining time.Duration) {
+		t.Helper()
+		entries++
+		// Both are in whole milliseconds.
+		if all := age + remaining; age < slept-time.Millisecond || remaining <= 0 || all < ttl || all > ttl+time.Second {
+			t.Errorf("%v old, %v remain", age, remaining)
+		}
+	}
+	for e, err := range c.Connections(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Endpoint == name {
+			check(e.Age, e.Remaining)
+		}
+	}
+	for e, err := range c.Bindings(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Destination == name {
+			check(e.Age, e.Remaining)
+		}
+	}
+	if entries != 2 {
+		t.Errorf("%d entries, want 2", entries)
+	}
+}
+
 // Who does not read a list to its end cannot use the Client any more.
 func TestListIsBrokenOff(t *testing.T) {
 	c, ctx := dial(t), t.Context()

@@ -173,6 +173,42 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// What was found is the client's alone as soon as it has it, though it asks for nothing else: a client that
+// owed the server a word would be cut off some time.
+func TestTaken(t *testing.T) {
+	c, other, ctx := dial(t), dial(t), t.Context()
+	taken := func() int64 {
+		s, err := other.Statistics(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Values["closed_taken"]
+	}
+	conn := dialReceiver()
+	defer conn.Close()
+	if err := c.SaveEndpoint(ctx, time.Minute, "taken", "", conn); err != nil {
+		t.Fatal(err)
+	}
+	before := taken()
+	found, err := c.FindEndpoint(ctx, "taken")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := found.Conn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := found.File.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("File, when Conn has taken its place: %v, want ErrClosed", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); taken() == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the server waits for the client still")
+		}
+	}
+}
+
 func TestLongTexts(t *testing.T) {
 	c, ctx := dial(t), t.Context()
 	long := strings.Repeat("x", 1<<20)
