@@ -12,9 +12,17 @@ import (
 	"github.com/scache/scache/proto"
 )
 
-// predecessorSays has a server take over from one that says these records, and returns what comes of it, and of the
-// predecessor's wait for the answer.
+// predecessorSays has a server take over from one that says these records behind its greeting, and returns what comes
+// of it, and of the predecessor's wait for the answer.
 func predecessorSays(t *testing.T, say func(c *handover.Channel) error) (err, answer error) {
+	t.Helper()
+	return predecessorBegins(t, func(c *handover.Channel) error {
+		return errors.Join(c.Send(&handover.Record{Hello: &handover.Hello{Version: 1, Started: monotonic()}}), say(c))
+	})
+}
+
+// predecessorBegins is predecessorSays without a greeting.
+func predecessorBegins(t *testing.T, say func(c *handover.Channel) error) (err, answer error) {
 	t.Helper()
 	ours, theirs := socketPair(t)
 	s, err := New(Config{Log: &logbook{}, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1}, Cache{Name: "before"})
@@ -26,8 +34,7 @@ func predecessorSays(t *testing.T, say func(c *handover.Channel) error) (err, an
 	go func() {
 		err := channel.SendMessage([]byte(proto.Announcement))
 		_, asked := channel.ReceiveMessage()
-		err = errors.Join(err, asked, channel.SendMessage(proto.AppendStatus(nil, proto.OK)),
-			channel.Send(&handover.Record{Hello: &handover.Hello{Version: 1, Started: monotonic()}}), say(channel), channel.Flush())
+		err = errors.Join(err, asked, channel.SendMessage(proto.AppendStatus(nil, proto.OK)), say(channel), channel.Flush())
 		channel.StandStill()
 		answered <- errors.Join(err, channel.ReceiveAnswer())
 	}()
@@ -55,6 +62,35 @@ func TestUnknownRecordComesFirst(t *testing.T) {
 	})
 	if err != nil || answer != nil {
 		t.Errorf("%v, %v", err, answer)
+	}
+}
+
+// What a hand-over lacks, and what is not for us, is refused.
+func TestWrongHandOver(t *testing.T) {
+	hello := handover.Record{Hello: &handover.Hello{Version: handover.Version, Started: monotonic()}}
+	cache := handover.Record{Cache: &handover.Cache{Name: "before"}}
+	stopped := handover.Record{Stopped: &handover.Stopped{StatisticsDue: 1 << 40}}
+	for _, test := range []struct {
+		want string
+		says []handover.Record
+	}{
+		{"the server does not begin with a greeting", []handover.Record{{}, hello, cache, stopped, cache, {End: &handover.End{}}}},
+		{"the server hands over by version", []handover.Record{{Hello: &handover.Hello{Version: handover.Version + 1, Started: monotonic()}}}},
+		{"the server's clock is not ours", []handover.Record{{Hello: &handover.Hello{Version: handover.Version, Started: 1 << 62}}}},
+		{"what the server sends does not begin with a cache", []handover.Record{hello, stopped, {End: &handover.End{}}}},
+		{"the server speaks of {Bindings:1", []handover.Record{hello, cache, stopped, cache, {End: &handover.End{Bindings: 1}}}},
+		{"the server speaks of {Bindings:0 Connections:1", []handover.Record{hello, cache, stopped, cache, {End: &handover.End{Connections: 1}}}},
+		{"the server speaks of {Bindings:0 Connections:0 Clients:1", []handover.Record{hello, cache, stopped, cache, {End: &handover.End{Clients: 1}}}},
+	} {
+		err, _ := predecessorBegins(t, func(c *handover.Channel) (err error) {
+			for i := range test.says {
+				err = errors.Join(err, c.Send(&test.says[i]))
+			}
+			return err
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			t.Errorf("%v, want %s", err, test.want)
+		}
 	}
 }
 

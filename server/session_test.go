@@ -355,6 +355,10 @@ var scripts = []struct{ name, text string }{
 		> "request\0find_dest\0lab"
 		end
 		< "status\01\0property\0\0property\0\0\0"`},
+	{"the client ends in the middle of an unknown request", `
+		> "request\0find_nothing\0lab"
+		end
+		< "status\01\0\0"`},
 	{"the client ends before the request has a name", `
 		> "request\0find_de"
 		end`},
@@ -370,6 +374,15 @@ var scripts = []struct{ name, text string }{
 		< "status\00\0\0"
 		> "request\0find_endp\0label\0e\0\0"
 		< "status\00\0property\0p\0\0"
+		end`},
+	{"the client ends in the middle of what is no dummy", `
+		> "request\0save_endp\0ttl\09\0label\0e\0property\0p\0\0"
+		< "dummy\0\0\0"
+		> fd 1
+		< "status\00\0\0"
+		> "request\0find_endp\0label\0e\0\0"
+		< "status\00\0property\0p\0\0"
+		> "request\0find_endp\0lab"
 		end`},
 }
 
