@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -334,6 +335,20 @@ func TestParamErrors(t *testing.T) {
 			t.Errorf("%s = %s: error %v, want %s", c.name, c.value, err, c.want)
 		}
 	}
+}
+
+// A mistake takes the others that are new with it, whichever were converted before.
+func TestMistakeLeavesDefaults(t *testing.T) {
+	raw := maps.Clone(newDefaults)
+	raw["connection_cache_ttl_limit"], raw["connection_cache_status_update_time"] = "2", "600"
+	var want, got Params
+	err := raw.own(&want)
+	raw["connection_cache_size_limit"], raw["connection_cache_reuse_order"], raw["connection_cache_close_handshake"] = "9", "lifo", "bad"
+	if err = cmp.Or(err, raw.own(&got)); err != nil || got.Mistake == nil {
+		t.Fatalf("%v, mistake %v", err, got.Mistake)
+	}
+	got.Mistake = nil
+	wantEqual(t, "parameters", got, want)
 }
 
 // What Postfix's own has too is complained of first.
