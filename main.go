@@ -80,7 +80,7 @@ func daemon() {
 		ClientMemory: d.Params.ClientMemoryLimit,
 		Quit:         d.Params.Quit,
 		Policy:       rules,
-		Paused:       mistake != nil,
+		Mistake:      mistake,
 		Parent:       d.Status.FD(),
 		FirstClient:  d.Status.Announce,
 		Watchdog:     watchdog,

@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -50,6 +51,7 @@ type starter struct {
 	postconf  *postconf
 	params    rawParams
 	prepare   func(*Params)
+	mistake   error    // in what postconf(1) was asked for
 	owner     *account // to become; nil to stay who we are
 	optionErr error    // what was wrong with the command line,
 	adoptErr  error    // and with the descriptors, to be reported in due order
@@ -59,6 +61,7 @@ type starter struct {
 // so that there is one for what may follow.
 func newStarter(argv []string) *starter {
 	ignoreSignals()
+	loadTimeZone()
 	program := "unknown"
 	if len(argv) > 0 {
 		program, argv = path.Base(argv[0]), argv[1:]
@@ -118,7 +121,7 @@ func (s *starter) readParams() error {
 	if err != nil {
 		return err
 	}
-	s.params = a.values
+	s.params, s.mistake = a.values, a.mistake
 	facility, err := s.params.facility()
 	if err != nil {
 		return err
@@ -160,7 +163,11 @@ func (s *starter) refuseTerminal() error {
 	return errors.New("do not run this command by hand")
 }
 
-func (s *starter) readOwnParams() error { return s.params.own(&s.d.Params) }
+func (s *starter) readOwnParams() error {
+	err := s.params.own(&s.d.Params)
+	s.d.Params.Mistake = cmp.Or(s.mistake, s.d.Params.Mistake)
+	return err
+}
 
 // checkLimit refuses to be one of several: a cache of which there are two finds
 // half of what was saved.

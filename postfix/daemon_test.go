@@ -312,6 +312,7 @@ func TestStartMistakes(t *testing.T) {
 		{"", "connection_cache_text_limit = x", "bad numerical configuration: connection_cache_text_limit = x"},
 		{"-o connection_cache_size_limit=-1", "", "invalid connection_cache_size_limit parameter value -1 < 0"},
 		{"", "connection_cache_reuse_order = any", "file CONF/main.cf: parameter connection_cache_reuse_order: bad value: any (want fifo or lifo)"},
+		{"", "connection_cache_policy_file = ${config_directory", `a parameter of the connection cache: truncated macro reference: "${config_directory"; macro processing error`},
 	} {
 		in := newInstance(t, c.mainCf+"\nconnection_cache_endpoint_limit = 7\n")
 		f := in.start(strings.Fields("-l -t unix -u -c " + c.args)...).facts(t)

@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -74,11 +75,11 @@ func lookUpUser(look func(string) (*user.User, error), key string) (*user.User, 
 	if u, err := look(key); err == nil {
 		return u, nil
 	}
-	line, err := exec.Command("/usr/bin/getent", "passwd", key).Output()
+	line, err := printed("/usr/bin/getent", "passwd", key)
 	if err != nil {
 		return nil, err
 	}
-	fields := strings.SplitN(string(line), ":", 5)
+	fields := strings.SplitN(line, ":", 5)
 	if len(fields) < 5 {
 		return nil, fmt.Errorf("getent: cannot make sense of %q", line)
 	}
@@ -93,8 +94,18 @@ func groupsOf(u *user.User) ([]string, error) {
 	if u.Name != fromElsewhere {
 		return u.GroupIds()
 	}
-	numbers, err := exec.Command("/usr/bin/id", "-G", u.Username).Output()
-	return strings.Fields(string(numbers)), err
+	numbers, err := printed("/usr/bin/id", "-G", u.Username)
+	return strings.Fields(numbers), err
+}
+
+// printed returns what a command prints, within a minute.
+func printed(name string, arguments ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, arguments...)
+	cmd.Env = []string{"LANG=C"}
+	text, err := cmd.Output()
+	return string(text), err
 }
 
 // enterQueueDirectory makes the queue directory the working directory, which it
@@ -110,7 +121,6 @@ func enterQueueDirectory(dir string) error {
 // while there is still the right to set them, the root directory, the user last.
 // root is empty for no jail, owner nil for no change of user. All threads change.
 func enterJail(root string, owner *account) error {
-	loadTimeZone()
 	if owner != nil {
 		if err := syscall.Setgid(owner.gid); err != nil {
 			return fmt.Errorf("setgid(%d): %s", owner.gid, cause(err))
@@ -152,7 +162,7 @@ func (a *account) verify() error {
 	return nil
 }
 
-// loadTimeZone makes the time package read its files, which the jail lacks.
+// loadTimeZone makes the time package read its files, which the jail will lack.
 func loadTimeZone() {
 	if zone := posixZone(os.Getenv("TZ")); zone != nil {
 		time.Local = zone

@@ -45,6 +45,7 @@ const (
 
 // NewStderrLog returns a log whose lines go to standard error.
 func NewStderrLog(look StderrFormat) *Log {
+	loadTimeZone()
 	who := ident{tag: path.Base(os.Args[0]), pid: os.Getpid()}
 	formats := map[StderrFormat]format{DatedText: datedFormat(who), JournalText: journalFormat, JSON: jsonFormat(who.pid)}
 	l := newLog(&sink{format: formats[look], out: stream{fd: 2}})

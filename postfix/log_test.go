@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -104,6 +105,34 @@ func TestLogStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSlice(t, "lines", texts(strings.Split(strings.TrimSuffix(string(all), "\x00"), "\x00")), []string{"one", "two"})
+}
+
+// Nobody waits for a stream's listener that does not accept.
+func TestLogStreamIsFull(t *testing.T) {
+	path := t.TempDir() + "/log"
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	dialed := make(chan bool, 3)
+	go func() {
+		for range cap(dialed) {
+			d := dialDaemon(path)
+			dialed <- d.fd >= 0
+			defer d.close()
+		}
+	}()
+	for range cap(dialed) {
+		select {
+		case <-dialed:
+		case <-time.After(20 * time.Second):
+			t.Fatal("it waits")
+		}
+	}
 }
 
 // A full socket is waited for, while there is patience left.

@@ -47,6 +47,7 @@ type postconf struct {
 type answer struct {
 	values   rawParams
 	warnings []string // for the log: a daemon that reads main.cf itself gives them too
+	mistake  error    // in the new parameters, which have their defaults then
 }
 
 // ask runs postconf(1) once, for the expanded values of the parameters named. If
@@ -54,18 +55,36 @@ type answer struct {
 // main.cf ends with the same.
 //
 // A name that Postfix does not have is unknown to postconf(1) too, unless it is set
-// and the value of another parameter refers to it; so one does.
+// and the value of another parameter refers to it; so one does. A reference in such a parameter that
+// cannot be expanded ends postconf(1), and not a daemon: then it is asked without them.
 func (p *postconf) ask(names ...string) (answer, error) {
 	options := append([]string{"-x"}, p.arguments("")...)
-	options = append(options, "-o", privateReferrer+"="+references(names))
-	return p.run(options, names)
+	a, err := p.run(append(options, "-o", privateReferrer+"="+references(names)), names)
+	if err != lastWord(macroError) {
+		return a, err
+	}
+	known := slices.DeleteFunc(slices.Clone(names), isNew)
+	without, failed := p.run(options, known)
+	if failed != nil {
+		return a, err
+	}
+	without.mistake = fmt.Errorf("a parameter of the connection cache: %s", strings.Join(append(a.warnings, macroError), "; "))
+	return without, nil
+}
+
+// macroError is how postconf(1) ends if it cannot expand something; a warning before it says what.
+const macroError = "macro processing error"
+
+func isNew(name string) bool {
+	_, ok := newDefaults[name]
+	return ok
 }
 
 // references is a value that refers to those of the names that are new.
 func references(names []string) string {
 	var value strings.Builder
 	for _, name := range names {
-		if _, ok := newDefaults[name]; ok {
+		if isNew(name) {
 			value.WriteString("$" + name + " ")
 		}
 	}
@@ -150,7 +169,7 @@ func (w lastWord) Error() string { return string(w) }
 
 // ofMainCf reports whether it is about main.cf for sure.
 func (w lastWord) ofMainCf() bool {
-	return strings.Contains(string(w), "/main.cf") || w == "macro processing error"
+	return strings.Contains(string(w), "/main.cf") || w == macroError
 }
 
 // runIn runs postconf(1) with its files in a directory, as if that were real; empty: where they are.
@@ -247,12 +266,16 @@ func warnings(said []string) []string {
 // mainWarnings are those that come from reading main.cf (util/dict.c,
 // util/readlline.c). The others, about unused parameters and about master.cf, are
 // postconf's own; a daemon does not give them. After a failure those without a file
-// are wanted as well: they tell the reason of a "macro processing error".
-func mainWarnings(said []string, failed bool) []string {
-	return slices.Compact(slices.DeleteFunc(warnings(said), func(text string) bool {
-		ofFile := strings.Contains(text, ".cf")
-		return !(strings.Contains(text, "/main.cf, line ") || strings.Contains(text, "/main.cf: logical line ") || failed && !ofFile)
-	}))
+// are wanted as well: they tell the reason of a macroError.
+func mainWarnings(said []string, failed bool) (wanted []string) {
+	for _, text := range warnings(said) {
+		ofMain := strings.Contains(text, "/main.cf, line ") || strings.Contains(text, "/main.cf: logical line ")
+		reason := failed && !strings.Contains(text, ".cf") && !strings.Contains(text, "unknown parameter")
+		if (ofMain || reason) && !slices.Contains(wanted, text) {
+			wanted = append(wanted, text)
+		}
+	}
+	return wanted
 }
 
 // parseValues reads lines of the form "name = value". Each value is one line, with

@@ -82,7 +82,8 @@ func (d *daemon) connect() bool {
 }
 
 func (d *daemon) connectAs(kind int) error {
-	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	// Not to wait while the queue of a stream's listener is full.
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

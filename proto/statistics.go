@@ -48,7 +48,7 @@ var (
 // destination_hits are the sum of closed_taken, connections_put_back and connections_found.
 var Statistics = slices.Concat([]Statistic{
 	{"uptime_ms", true, "milliseconds since the start (process)"},
-	{"paused", true, "1 if nothing is found nor saved, as admin_pause asks for"},
+	{"paused", true, "1 if nothing is found nor saved: by admin_pause, or for a mistake in the parameters"},
 
 	{"endpoint_hits", false, "find_endp requests that found a connection"},
 	{"endpoint_misses", false, "find_endp requests that found none"},

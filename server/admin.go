@@ -73,6 +73,10 @@ func (s *session) note(format string, arguments ...any) {
 
 // pause lets the cache find nothing and keep nothing, or ends that.
 func (s *session) pause(paused bool) {
+	if mistake := s.cache.mistake; mistake != nil && !paused {
+		s.refuseAdmin("nothing is cached until this is mended and Postfix reloaded: %v", mistake)
+		return
+	}
 	if s.cache.paused != paused {
 		s.cache.paused = paused
 		s.note("paused: %v", paused)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -398,23 +399,21 @@ func TestLoweredClientMemoryOfMany(t *testing.T) {
 	}
 }
 
-// A server may begin paused: it answers, keeps nothing, and says so with the statistics, until resumed.
-func TestBeginsPaused(t *testing.T) {
-	r := run(t, func(c *Config) { c.Paused, c.StatusUpdateTime = true, 50*time.Millisecond })
+// A server may begin with a mistake: it answers, keeps nothing, and says why, with the statistics and to
+// who wants it to go on.
+func TestBeginsWithAMistake(t *testing.T) {
+	r := run(t, func(c *Config) { c.Mistake, c.StatusUpdateTime = errors.New("line 7"), 50*time.Millisecond })
 	client := r.dial()
 	defer unix.Close(client)
-	bind := "request\x00save_dest\x00ttl\x0050\x00label\x00d\x00property\x00\x00label\x00e\x00\x00"
-	say(client, bind)
+	say(client, "request\x00save_dest\x00ttl\x0050\x00label\x00d\x00property\x00\x00label\x00e\x00\x00")
 	expect(t, client, "status\x000\x00\x00")
-	waitFor(t, func() bool { return strings.Contains(r.log.from(0), "paused: nothing is cached") })
-	if n := ask(t, client, proto.AdminStatistics); n["paused"] != "1" || n["bindings"] != "0" || n["bindings_ignored"] != "1" {
-		t.Errorf("statistics %v", n)
-	}
-	say(client, "request\x00admin_resume\x00\x00")
-	expect(t, client, "status\x000\x00paused\x000\x00\x00")
-	say(client, bind)
-	expect(t, client, "status\x000\x00\x00")
-	if n := ask(t, client, proto.AdminStatistics); n["bindings"] != "1" {
-		t.Errorf("statistics %v", n)
+	waitFor(t, func() bool { return strings.Contains(r.log.from(0), "nothing is cached: line 7") })
+	for range 2 {
+		say(client, string(proto.AppendAdmin(nil, proto.AdminResume)))
+		expect(t, client, string(proto.AppendRefusal(nil, proto.Failed, "nothing is cached until this is mended and Postfix reloaded: line 7")))
+		if n := ask(t, client, proto.AdminStatistics); n["paused"] != "1" || n["bindings"] != "0" || n["bindings_ignored"] != "1" {
+			t.Errorf("statistics %v", n)
+		}
+		ask(t, client, proto.AdminPause) // which it is
 	}
 }

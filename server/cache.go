@@ -15,14 +15,15 @@ type cache struct {
 	name        string
 	store       *store.Store
 	watch       *watch              // may be nil
-	close       func(fd int)        // closes a connection that a client has taken
+	close       func(fd int)        // closes a connection that its client has as well
 	culprit     func(fd int) string // tells who a client is; may be nil
 	judge       *judge              // nil: there is no policy
 	ttlLimit    int                 // seconds: connection_cache_ttl_limit
 	log         Logger
 	verbose     bool
-	paused      bool // nothing is found nor saved
-	succeedable bool // clients may ask to take over
+	paused      bool  // nothing is found nor saved
+	mistake     error // for which it is so until the process ends; or nil
+	succeedable bool  // clients may ask to take over
 	stats       statistics
 	counters    counters
 	activity    *activity
@@ -181,7 +182,10 @@ func (c *cache) deadline(ttl int) timerwheel.Tick {
 func (c *cache) reportStatistics() {
 	c.counters.past.add(&c.stats)
 	c.stats.report(c.log, time.Now(), c.store.Displaced())
-	if c.paused {
+	switch {
+	case c.mistake != nil:
+		c.log.Warningf("nothing is cached: %v", c.mistake)
+	case c.paused:
 		c.log.Warningf("paused: nothing is cached")
 	}
 }

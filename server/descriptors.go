@@ -90,7 +90,8 @@ func (d *descriptors) close(fd int) {
 	d.closeShared(fd)
 }
 
-// closeShared closes what another process has as well, and will not take apart by that.
+// closeShared closes what a client has as well, unless it means harm: so a socket is not taken apart by
+// this, and that is not asked for.
 func (d *descriptors) closeShared(fd int) {
 	d.open--
 	socket, lingers := wire.Lingers(fd)
@@ -111,13 +112,14 @@ func slow(fd int) bool {
 	case err != nil, domain == unix.AF_INET, domain == unix.AF_INET6:
 		return false
 	case domain == unix.AF_UNIX:
-		return mayHold(fd)
+		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		return kind != unix.SOCK_STREAM || mayHold(fd)
 	}
 	return true // as AF_PACKET, which waits for all processors
 }
 
-// mayHold reports whether a UNIX-domain socket may have descriptors in its queue: they are closed
-// with it, thousands of them or one that lingers.
+// mayHold reports whether a stream socket of the UNIX domain may have descriptors in its queue: they
+// are closed with it, thousands of them or one that lingers.
 func mayHold(fd int) bool {
 	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	return err != nil || unread > 0

@@ -32,6 +32,7 @@ func TestSlowSockets(t *testing.T) {
 		{"a UDP socket", newSocket(unix.AF_INET, unix.SOCK_DGRAM), false},
 		{"a UNIX-domain socket", empty, false},
 		{"one with a descriptor in its queue", loaded, true},
+		{"one for datagrams, of which an empty one may have some", newSocket(unix.AF_UNIX, unix.SOCK_DGRAM), true},
 		{"a netlink socket", newSocket(unix.AF_NETLINK, unix.SOCK_RAW), true},
 		{"a pipe", pipe[0], false}, // which is no socket, and goes its own way
 	} {

@@ -26,7 +26,7 @@ import (
 type Config struct {
 	Log     Logger
 	Verbose bool   // log clients and requests
-	Paused  bool   // find and keep nothing until told to resume
+	Mistake error  // for which nothing is found nor kept; nil: there is none
 	Version string // for who asks
 
 	TTLLimit         time.Duration // connection_cache_ttl_limit, whole seconds, at least 1
@@ -229,7 +229,8 @@ func (s *Server) newCache(name string) *cache {
 
 		log:      log,
 		verbose:  s.config.Verbose,
-		paused:   s.config.Paused,
+		mistake:  s.config.Mistake,
+		paused:   s.config.Mistake != nil,
 		stats:    statistics{since: time.Now(), governed: s.judge != nil},
 		counters: newCounters(),
 		activity: newActivity(),

@@ -114,17 +114,31 @@ func (s *Store) evict(c *Connection) {
 }
 
 // PutBack returns a found Connection to the store, to the place and with the
-// deadline that it had, and makes room for it as Save does. If that has passed, its descriptor is
-// closed and the result is false.
+// deadline that it had, and makes room for it as Save does. If that has passed, or there is room only
+// for those that expire later, its descriptor is closed and the result is false.
 func (s *Store) PutBack(c *Connection) bool {
 	if c.timer.When() <= s.connectionTimers.Now() {
 		s.Discard(c, ClientGone)
+		return false
+	}
+	if s.expiresFirst(c) {
+		s.Discard(c, Evicted)
 		return false
 	}
 	s.makePlace(c.endpoint)
 	c.returned++
 	s.insert(c, c.timer.When())
 	return true
+}
+
+// expiresFirst reports whether a Connection that is outside is what would have to make room for itself.
+func (s *Store) expiresFirst(c *Connection) bool {
+	limit := s.perEndpoint(c.endpoint)
+	if limit > 0 && int(c.endpoint.connections) >= limit && c.endpoint.soonest().Deadline() > c.Deadline() {
+		return true
+	}
+	soonest, ok := s.connectionTimers.Soonest()
+	return ok && s.Limits.Connections > 0 && s.size.Connections >= s.Limits.Connections && soonest.Deadline() > c.Deadline()
 }
 
 // Discard ends a Connection that is outside the store, and closes its descriptor.

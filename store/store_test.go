@@ -82,7 +82,23 @@ func (w *twin) evict(endpoint string) (closed []int) {
 		closed = append(closed, w.connections[i].fd)
 		w.connections = slices.Delete(w.connections, i, i+1)
 	}
-	at := func(c twinConnection) (Tick, bool) { return c.deadline, c.endpoint == endpoint }
+	for w.full(endpoint) {
+		drop(soonest(w.connections, of(endpoint)))
+	}
+	for limit := w.limits.Connections; limit > 0 && len(w.connections) >= limit; {
+		drop(soonest(w.connections, ofAll))
+	}
+	return closed
+}
+
+func of(endpoint string) func(twinConnection) (Tick, bool) {
+	return func(c twinConnection) (Tick, bool) { return c.deadline, c.endpoint == endpoint }
+}
+
+func ofAll(c twinConnection) (Tick, bool) { return c.deadline, true }
+
+// full reports whether an endpoint has no room for one more connection.
+func (w *twin) full(endpoint string) bool {
 	n := 0
 	for _, c := range w.connections {
 		if c.endpoint == endpoint {
@@ -93,13 +109,16 @@ func (w *twin) evict(endpoint string) (closed []int) {
 	if t := w.terms[endpoint]; t != nil && t.PerEndpoint != 0 {
 		perEndpoint = t.PerEndpoint
 	}
-	for ; perEndpoint > 0 && n >= perEndpoint; n-- {
-		drop(soonest(w.connections, at))
+	return perEndpoint > 0 && n >= perEndpoint
+}
+
+// expiresFirst reports whether a connection would have to make room for itself.
+func (w *twin) expiresFirst(c twinConnection) bool {
+	before := func(of func(twinConnection) (Tick, bool)) bool {
+		return c.deadline < w.connections[soonest(w.connections, of)].deadline
 	}
-	for limit := w.limits.Connections; limit > 0 && len(w.connections) >= limit; {
-		drop(soonest(w.connections, func(c twinConnection) (Tick, bool) { return c.deadline, true }))
-	}
-	return closed
+	limit := w.limits.Connections
+	return w.full(c.endpoint) && before(of(c.endpoint)) || limit > 0 && len(w.connections) >= limit && before(ofAll)
 }
 
 func (w *twin) orderOf(endpoint string) Order {
@@ -385,16 +404,18 @@ func (m *machine) release(t *rapid.T) { m.store.Release(m.takeFound(t).c) }
 func (m *machine) putBack(t *rapid.T) {
 	f := m.takeFound(t)
 	m.inside[f.twin.fd] = true
-	m.store.PutBack(f.c)
-	if f.twin.deadline > m.twin.now {
-		want := m.twin.evict(f.twin.endpoint)
+	kept := m.store.PutBack(f.c)
+	var want []int
+	switch {
+	case f.twin.deadline <= m.twin.now, m.twin.expiresFirst(f.twin):
+		want = []int{f.twin.fd}
+	default:
+		want = m.twin.evict(f.twin.endpoint)
 		slices.Sort(want)
-		if closed := m.takeClosed(); !slices.Equal(closed, want) {
-			t.Fatalf("evicted %v, want %v", closed, want)
-		}
 		m.twin.insert(f.twin)
-	} else if closed := m.takeClosed(); !slices.Equal(closed, []int{f.twin.fd}) {
-		t.Fatalf("closed %v, want %d", closed, f.twin.fd)
+	}
+	if closed := m.takeClosed(); !slices.Equal(closed, want) || kept == slices.Contains(want, f.twin.fd) {
+		t.Fatalf("closed %v, want %v; kept: %v", closed, want, kept)
 	}
 }
 

@@ -57,7 +57,6 @@ scache_build_info{socket="/�",version="1.2.3"} 1
 	}
 }
 
-// Every statistic is exported, once.
 // The help of a metric does not speak of another unit than its name.
 func TestUnits(t *testing.T) {
 	for _, f := range families() {
@@ -67,6 +66,7 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// Every statistic is exported, once.
 func TestEveryStatisticIsExported(t *testing.T) {
 	count := map[string]int{}
 	for _, f := range families() {

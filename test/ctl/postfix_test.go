@@ -300,6 +300,9 @@ func TestDoctorOfOurs(t *testing.T) {
 	ctl(t, m.socket(), "limits", "ttl_limit=30s")
 	m.cure("not-in-force")
 	must(t, lab.Poll(limit(t), func() bool { return len(m.findings()) == 0 || m.findings()["not-in-force"] == nil }))
+	ctl(t, m.socket(), "pause")
+	m.cure("paused")
+	must(t, lab.Poll(limit(t), func() bool { return len(m.findings()) == 0 }))
 }
 
 // What doctor says of authentication by sender, which the manual of Postfix says

@@ -121,7 +121,7 @@ func parameterMistake(s *System, yield func(Finding)) {
 	s.eachCache(func(c *Cache) {
 		if c.Fatal != nil {
 			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Fatal.Error(),
-				"The cache does not start with it. One that runs goes on until Postfix is reloaded; then delivery agents try for seconds, and go on without.", nil})
+				"The cache does not start with it. One that runs goes on until it is started anew, at a reload or after max_idle; then delivery agents try for seconds, and go on without.", nil})
 		}
 		if c.Mistake != nil {
 			yield(Finding{"parameter-mistake", Error, []string{c.Name}, c.Mistake.Error(), keepsNothing, nil})
@@ -129,7 +129,7 @@ func parameterMistake(s *System, yield func(Finding)) {
 	})
 }
 
-const keepsNothing = "The cache keeps nothing with it, and mail is delivered without. One that runs goes on as it is until Postfix is reloaded."
+const keepsNothing = "The cache keeps nothing with it, and mail is delivered without. One that runs goes on as it is until it is started anew, at a reload or after max_idle."
 
 func fewPerEndpoint(s *System, yield func(Finding)) {
 	for _, a := range s.Agents {

@@ -156,7 +156,7 @@ var cases = []struct {
 func TestRules(t *testing.T) {
 	// TestLog, TestParameters, TestPolicy and, in test/ctl, TestDoctorOfOurs.
 	tried := map[string]bool{"gave-up": true, "throttled": true, "logged-time-to-live": true, "nothing-reused": true, "not-in-force": true,
-		"policy-mistake": true, "policy-oddity": true, "parameter-mistake": true}
+		"policy-mistake": true, "policy-oddity": true, "parameter-mistake": true, "paused": true}
 	for _, c := range cases {
 		tried[c.rule] = true
 		t.Run(c.name, func(t *testing.T) {
@@ -342,17 +342,18 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// A value that the cache would end with is found, in the cache's own words.
+// A value that the cache would end with, or keep nothing for, is found, in the cache's own words.
 func TestParameters(t *testing.T) {
 	for wrong, want := range map[string]string{
-		"connection_cache_ttl_limit = 5x":             "parameter connection_cache_ttl_limit: bad time value or unit: 5x",
-		"connection_cache_ttl_limit = 0":              "invalid connection_cache_ttl_limit: 0 (min 1)",
-		"max_idle = 5y":                               "parameter max_idle: bad time value or unit: 5y",
-		"connection_cache_endpoint_limit = 2x":        "bad numerical configuration: connection_cache_endpoint_limit = 2x",
-		"connection_cache_text_limit = 0":             "invalid connection_cache_text_limit parameter value 0 < 1",
-		"connection_cache_reuse_order = lifoo":        "bad value: lifoo (want fifo or lifo)",
-		"connection_cache_close_handshake = yes":      "bad value: yes (want none or quit)",
-		"connection_cache_policy_file = scache_rules": "(want the absolute path of a file)",
+		"connection_cache_ttl_limit = 5x":                   "parameter connection_cache_ttl_limit: bad time value or unit: 5x",
+		"connection_cache_ttl_limit = 0":                    "invalid connection_cache_ttl_limit: 0 (min 1)",
+		"max_idle = 5y":                                     "parameter max_idle: bad time value or unit: 5y",
+		"connection_cache_endpoint_limit = 2x":              "bad numerical configuration: connection_cache_endpoint_limit = 2x",
+		"connection_cache_text_limit = 0":                   "invalid connection_cache_text_limit parameter value 0 < 1",
+		"connection_cache_reuse_order = lifoo":              "bad value: lifoo (want fifo or lifo)",
+		"connection_cache_close_handshake = yes":            "bad value: yes (want none or quit)",
+		"connection_cache_policy_file = ${config_directory": "truncated macro reference",
+		"connection_cache_policy_file = scache_rules":       "(want the absolute path of a file)",
 	} {
 		i := instance(t, withOurs()+wrong)
 		if f := diagnose(t, i)["parameter-mistake"]; f.Severity != Error || !strings.Contains(f.Text, want) {

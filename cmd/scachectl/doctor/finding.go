@@ -45,7 +45,7 @@ var rules = []func(s *System, yield func(Finding)){
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
 	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
 	fewPerEndpoint, fewInAll, notInForce, parameterMistake, policyMistake, policyOddity,
-	socketTrouble, loggedTrouble, nothingReused,
+	paused, socketTrouble, loggedTrouble, nothingReused,
 }
 
 // Diagnose applies all rules, and returns what they find, the worst first. What

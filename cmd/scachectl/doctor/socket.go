@@ -19,6 +19,7 @@ type Socket struct {
 	Trouble *socket.Error // nil: it is a cache
 	Idle    bool          // Postfix does not run, so that nobody could answer
 	Limits  Settings      // in force; nil: the cache cannot be asked, or not by this user
+	Paused  bool
 }
 
 // answerLimit is how long delivery agents wait for the cache, by default
@@ -32,7 +33,10 @@ func probe(ctx context.Context, path string) Socket {
 	c, err := socket.Dial(ctx, path)
 	if err == nil {
 		defer c.Close()
-		s.Limits = limitsInForce(ctx, c)
+		if s.Limits = limitsInForce(ctx, c); s.Limits != nil {
+			statistics, err := c.Statistics(ctx)
+			s.Paused = err == nil && statistics.Values["paused"] != 0
+		}
 		return s
 	}
 	errors.As(err, &s.Trouble)
@@ -54,6 +58,17 @@ func limitsInForce(ctx context.Context, c *client.Client) Settings {
 		settings[l.Name] = strconv.FormatInt(l.Value, 10)
 	}
 	return settings
+}
+
+// paused: for what, only who paused it knows, or the log.
+func paused(s *System, yield func(Finding)) {
+	s.eachCache(func(c *Cache) {
+		if c.Socket.Paused {
+			yield(Finding{"paused", Warning, []string{c.Name}, "the cache is paused",
+				"It finds and keeps nothing: it was told to (scachectl pause), or has begun so for a mistake in its parameters or rules. A reload ends it, if that is mended.",
+				[]string{reload(s)}})
+		}
+	})
 }
 
 func socketTrouble(s *System, yield func(Finding)) {

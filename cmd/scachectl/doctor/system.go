@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"os"
@@ -184,12 +185,20 @@ func (s *System) addCache(ctx context.Context, name string) error {
 		return nil
 	}
 	var err error
-	c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, postfix.Parameters())
+	if c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, postfix.Parameters()); err != nil {
+		// It may be a new one that cannot be expanded: the cache goes on without these.
+		c.Mistake = err
+		added := postfix.NewParameters()
+		known := slices.DeleteFunc(postfix.Parameters(), func(name string) bool { return slices.Contains(added, name) })
+		c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, known)
+	}
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
 	if err != nil || !c.Binary.Ours {
+		c.Mistake = nil
 		return err
 	}
-	if c.Fatal, c.Mistake = postfix.CheckParameters(c.Settings); c.Mistake != nil {
+	fatal, mistake := postfix.CheckParameters(c.Settings)
+	if c.Fatal, c.Mistake = fatal, cmp.Or(c.Mistake, mistake); c.Mistake != nil {
 		return nil
 	}
 	if file := c.Settings["connection_cache_policy_file"]; file != "" {

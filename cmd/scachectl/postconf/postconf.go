@@ -162,9 +162,13 @@ func (i Instance) run(ctx context.Context, words ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		// Its last word is why; what comes before it are warnings.
-		said := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("postconf: %w: %s", err, strings.TrimPrefix(said[len(said)-1], path+": "))
+		// Its last word is why; a warning that names no file may say more.
+		said := strings.Split(strings.ReplaceAll(strings.TrimSpace(stderr.String()), path+": ", ""), "\n")
+		last := len(said) - 1
+		if last > 0 && strings.HasPrefix(said[last-1], "warning: ") && !strings.Contains(said[last-1], ".cf") {
+			said[last] += "; " + said[last-1]
+		}
+		return "", fmt.Errorf("postconf: %w: %s", err, said[last])
 	}
 	return stdout.String(), nil
 }
