@@ -99,5 +99,8 @@ func (s *session) trace(r *proto.Request) {
 		rule = fmt.Sprintf(", policy line %d", s.terms.line)
 	}
 	s.cache.log.Infof("client %d: %v destination %q endpoint %q ttl %d: %v%s",
-		s.client, r.Op, r.Destination, r.Endpoint, r.TTL, s.state, rule)
+		s.client, r.Op, beginning(r.Destination), beginning(r.Endpoint), r.TTL, s.state, rule)
 }
+
+// beginning is as much of a label as a line has room for; to quote 4 MiB would keep all clients waiting.
+func beginning(label []byte) []byte { return label[:min(len(label), 1000)] }
