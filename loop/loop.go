@@ -14,6 +14,8 @@ package loop
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -43,6 +45,8 @@ type Loop struct {
 	queued   table.Table[bool]    // stands in again
 	events   [eventsPerTurn]unix.EpollEvent
 	reported int
+	resting  bool  // the last wait was in vain: give the processor away
+	alone    bool  // there is no monitor that would ask for it
 	again    []int // descriptors whose handlers want another call
 	spare    []int
 }
@@ -53,7 +57,7 @@ func New() (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	return &Loop{epoll: epoll}, nil
+	return &Loop{epoll: epoll, alone: strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")}, nil
 }
 
 // Close closes the epoll instance; the registered descriptors remain the callers'.
@@ -124,17 +128,14 @@ func (l *Loop) Wait(timeout time.Duration) error {
 		const longest = 1 << 30 // about 12 days; the kernel takes a C int
 		milliseconds = int(min((timeout+time.Millisecond-1)/time.Millisecond, longest))
 	}
-	first := brief
-	if milliseconds == 0 {
-		first = 0
-	}
-	n, err := l.waitBriefly(first)
-	if n == 0 && err == nil && milliseconds != first {
-		if milliseconds > 0 {
-			milliseconds -= first
-		}
+	var n int
+	var err error
+	if l.resting || l.alone {
 		n, err = unix.EpollWait(l.epoll, l.events[:], milliseconds)
+	} else {
+		n, err = l.waitLightly(milliseconds)
 	}
+	l.resting = n <= 0 && milliseconds != 0
 	if err == unix.EINTR {
 		n, err = 0, nil // the caller computes the time-out anew
 	}
@@ -145,12 +146,14 @@ func (l *Loop) Wait(timeout time.Duration) error {
 	return nil
 }
 
-// brief is how long, in milliseconds, a wait keeps the processor that Go's scheduler has given us: to
-// give it away and get it back costs more than a busy server's sleeps last. Others of this
-// process' goroutines wait for so long at most.
-const brief = 1
-
-func (l *Loop) waitBriefly(milliseconds int) (int, error) {
+// waitLightly waits by a system call that Go's scheduler does not see, so that this goroutine keeps its
+// processor: to give it away and get it back costs more than a busy server's sleeps last. It is for
+// ever, as a timer of the kernel's would cost as much: but when Go's monitor thread wants the processor
+// back, which takes it 10 to 20 ms, it sends a signal, and the next wait is an ordinary one.
+func (l *Loop) waitLightly(milliseconds int) (int, error) {
+	if milliseconds > longestTimed {
+		milliseconds = -1
+	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
 		eventsPerTurn, uintptr(milliseconds), 0, 0)
 	if errno != 0 {
@@ -158,6 +161,10 @@ func (l *Loop) waitBriefly(milliseconds int) (int, error) {
 	}
 	return int(n), nil
 }
+
+// longestTimed is, in milliseconds, up to where a light wait has a time-out. It is well above what the
+// monitor takes.
+const longestTimed = 100
 
 // Dispatch calls the handlers that wanted another call, then those that Wait has
 // found ready: so many of either at most.

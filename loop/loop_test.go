@@ -3,6 +3,7 @@ package loop
 import (
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -228,6 +229,38 @@ func TestWaitForEver(t *testing.T) {
 	}
 	if waits > 20 {
 		t.Errorf("%d waits for one event", waits)
+	}
+}
+
+// Who waits for ever keeps neither the collector nor other goroutines from their work, even if there is
+// one processor for all.
+func TestWaitIsNoBurden(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	l := newLoop(t)
+	a, b := pair(t)
+	h := &handler{}
+	add(t, l, a, h)
+	done := make(chan error)
+	go func() {
+		var err error
+		for h.calls == 0 && err == nil {
+			err = l.Wait(-1)
+			l.Dispatch()
+		}
+		done <- err
+	}()
+	for range 3 {
+		time.Sleep(time.Millisecond) // now it waits
+		runtime.GC()
+	}
+	unix.Write(b, []byte("x"))
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it has not come back")
 	}
 }
 
