@@ -5,13 +5,9 @@ package server
 // process that never sleeps; the kernel lets it wait for those that do, and its clients with it.
 type errands struct {
 	server   *Server
-	portions int // done since the last look
 	requests int // of delivery agents, at the last look
 	later    *recall
 }
-
-// portionsAtOnce is how many are done between two looks at whether others are served.
-const portionsAtOnce = 4
 
 func newErrands(s *Server) errands {
 	return errands{server: s, later: newRecall(s, tick, func(c *conn) bool {
@@ -20,15 +16,11 @@ func newErrands(s *Server) errands {
 	})}
 }
 
-// giveWay is called when a client's errand has done a portion. If it returns true the errand waits for
-// a moment, and is called again then.
+// giveWay is called when a client's errand has done a portion. If it returns true, as others are
+// served, the errand waits for a moment, and is called again then.
 func (e *errands) giveWay(c *conn) bool {
-	if e.portions++; e.portions < portionsAtOnce {
-		return false
-	}
 	before := e.requests
-	e.portions, e.requests = 0, e.server.requests()
-	if e.requests == before {
+	if e.requests = e.server.requests(); e.requests == before {
 		return false
 	}
 	c.gaveWay = true

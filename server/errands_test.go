@@ -50,7 +50,7 @@ func TestErrandsGiveWay(t *testing.T) {
 				timer.due()
 				again = true
 			}
-			if want := map[bool]int{false: 0, true: bindings / (portionsAtOnce * wakeBudget)}[busy]; paused != want {
+			if want := map[bool]int{false: 0, true: bindings / wakeBudget}[busy]; paused != want {
 				t.Errorf("it has given way %d times, want %d", paused, want)
 			}
 			list := &messages{t: t, fd: far}
