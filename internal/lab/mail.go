@@ -113,6 +113,9 @@ func (l *Lab) LogLines(re *regexp.Regexp) []string {
 	return lines
 }
 
+// AboutTheClock matches what Postfix warns of when the machine's clock is stepped.
+var AboutTheClock = regexp.MustCompile(`file system clock is|resetting file time stamps`)
+
 // WaitLog waits for a line that matches.
 func (l *Lab) WaitLog(ctx context.Context, re *regexp.Regexp) error {
 	err := Poll(ctx, func() bool { return len(l.LogLines(re)) > 0 })

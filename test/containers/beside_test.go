@@ -52,8 +52,8 @@ func testBeside(t *testing.T) {
 	must(t, l.Send(ctx, lab.Load{Domain: "a.example", Messages: messages}))
 	must(t, l.WaitDelivered(ctx, messages))
 	must(t, l.Stop(ctx))
-	if troubles := grep(trouble, l.Log()); len(troubles) > 0 {
-		t.Errorf("in the mail log:\n%s", tail(troubles))
+	if found := troubles(l.Log()); len(found) > 0 {
+		t.Errorf("in the mail log:\n%s", tail(found))
 	}
 	_, err = command(ctx, "docker", "stop", id)
 	must(t, err)
