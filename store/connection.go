@@ -77,12 +77,24 @@ func (s *Store) Save(c *Connection, fd int, deadline Tick) {
 
 // makePlace evicts what the limits leave no room for beside one more connection of an endpoint.
 func (s *Store) makePlace(e *endpoint) {
-	for limit, n := s.perEndpoint(e), 0; limit > 0 && int(e.connections) >= limit && n < dropsPerSave; n++ {
+	for n := 0; s.crowded(e) && n < dropsPerSave; n++ {
 		s.evict(e.soonest())
 	}
-	for limit := s.Limits.Connections; limit > 0 && s.size.Connections >= limit; {
+	for s.full() {
 		s.Evict()
 	}
+}
+
+// crowded reports whether an endpoint has as many connections as it may.
+func (s *Store) crowded(e *endpoint) bool {
+	limit := s.perEndpoint(e)
+	return limit > 0 && int(e.connections) >= limit
+}
+
+// full reports whether there are as many connections in all as may be.
+func (s *Store) full() bool {
+	limit := s.Limits.Connections
+	return limit > 0 && s.size.Connections >= limit
 }
 
 // Terms returns those of the Connection's endpoint; nil are none.
@@ -133,12 +145,14 @@ func (s *Store) PutBack(c *Connection) bool {
 
 // expiresFirst reports whether a Connection that is outside is what would have to make room for itself.
 func (s *Store) expiresFirst(c *Connection) bool {
-	limit := s.perEndpoint(c.endpoint)
-	if limit > 0 && int(c.endpoint.connections) >= limit && c.endpoint.soonest().Deadline() > c.Deadline() {
+	if s.crowded(c.endpoint) && c.endpoint.soonest().Deadline() > c.Deadline() {
 		return true
 	}
+	if !s.full() {
+		return false
+	}
 	soonest, ok := s.connectionTimers.Soonest()
-	return ok && s.Limits.Connections > 0 && s.size.Connections >= s.Limits.Connections && soonest.Deadline() > c.Deadline()
+	return ok && soonest.Deadline() > c.Deadline()
 }
 
 // Discard ends a Connection that is outside the store, and closes its descriptor.
