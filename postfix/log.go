@@ -165,7 +165,7 @@ func (l *Log) enterRoot(root string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.sinks {
-		if d, ok := s.out.(*daemon); ok {
+		if d, ok := s.out.(*logDaemon); ok {
 			d.enterRoot(root)
 		}
 	}

@@ -56,7 +56,7 @@ func textOf(line string) string {
 func newTestLog(t *testing.T, path string) (*Log, *time.Time) {
 	t.Helper()
 	now := aMoment
-	l := newLog(&sink{format: postlogFormat(ident{"postfix/scache", 1}, "mail"), out: dialDaemon(path)})
+	l := newLog(&sink{format: postlogFormat(ident{"postfix/scache", 1}, "mail"), out: dialLogDaemon(path)})
 	l.now = func() time.Time { return now }
 	t.Cleanup(l.sinks[0].out.close)
 	return l, &now
@@ -121,7 +121,7 @@ func TestLogStreamIsFull(t *testing.T) {
 	dialed := make(chan bool, 3)
 	go func() {
 		for range cap(dialed) {
-			d := dialDaemon(path)
+			d := dialLogDaemon(path)
 			dialed <- d.fd >= 0
 			defer d.close()
 		}
@@ -140,7 +140,7 @@ func TestLogWaits(t *testing.T) {
 	path := t.TempDir() + "/log"
 	c := listenDatagram(t, path)
 	l, now := newTestLog(t, path)
-	d := l.sinks[0].out.(*daemon)
+	d := l.sinks[0].out.(*logDaemon)
 	d.refill = now.Add(time.Hour)
 	lines := 0
 	for ; l.Dropped() == 0; lines++ {
@@ -179,7 +179,7 @@ func TestLogFull(t *testing.T) {
 		fmt.Sprintf("warning: %d log lines were lost", lost), "again", "more",
 	})
 	wantEqual(t, "lost in the end", l.Dropped(), lost)
-	wantEqual(t, "next attempt to connect", l.sinks[0].out.(*daemon).retry, time.Time{}) // as there was none
+	wantEqual(t, "next attempt to connect", l.sinks[0].out.(*logDaemon).retry, time.Time{}) // as there was none
 }
 
 // When the log daemon is restarted, its socket is another one of the same name.
@@ -245,7 +245,7 @@ func TestLogPatience(t *testing.T) {
 	path := t.TempDir() + "/log"
 	listenDatagram(t, path)
 	l, now := newTestLog(t, path)
-	d := l.sinks[0].out.(*daemon)
+	d := l.sinks[0].out.(*logDaemon)
 	for _, c := range []struct {
 		after time.Duration
 		want  bool
@@ -270,7 +270,7 @@ func TestLogSinkChange(t *testing.T) {
 	l, _ := newTestLog(t, dir+"/nobody")
 	l.Infof("lost")
 	c := listenDatagram(t, dir+"/log")
-	l.setMain(&sink{format: postlogFormat(ident{"x/scache", 1}, "mail"), out: dialDaemon(dir + "/log")}, true)
+	l.setMain(&sink{format: postlogFormat(ident{"x/scache", 1}, "mail"), out: dialLogDaemon(dir + "/log")}, true)
 	l.Infof("gr\u00fcn")
 	wantSlice(t, "lines", texts(received(t, c)), []string{"warning: 1 log lines were lost", "gr\u00fcn"})
 	wantEqual(t, "dropped", l.Dropped(), 1)
@@ -282,7 +282,7 @@ func TestEnterRoot(t *testing.T) {
 		"/dev/log":                          "/dev/log",
 		"/var/spool/postfix2/log":           "/var/spool/postfix2/log",
 	} {
-		d := &daemon{path: path, fd: -1}
+		d := &logDaemon{path: path, fd: -1}
 		d.enterRoot("/var/spool/postfix")
 		wantEqual(t, path, d.path, want)
 	}

@@ -72,8 +72,8 @@ func (m maillog) tag() string { return m.name + "/" + m.program }
 func (m maillog) open() *sink {
 	who := ident{tag: m.tag(), pid: os.Getpid()}
 	if m.postlog == "" {
-		return &sink{format: syslogFormat(who, m.facility), out: dialDaemon(syslogSocket)}
+		return &sink{format: syslogFormat(who, m.facility), out: dialLogDaemon(syslogSocket)}
 	}
 	label, _, _ := strings.Cut(m.host, ".")
-	return &sink{format: postlogFormat(who, label), out: dialDaemon(m.postlog)}
+	return &sink{format: postlogFormat(who, label), out: dialLogDaemon(m.postlog)}
 }

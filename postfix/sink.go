@@ -53,9 +53,9 @@ const reconnectPause = time.Second
 // more than ten lines (net.unix.max_dgram_qlen), of all of Postfix. All clients wait as well.
 const fullPatience = 20 * time.Millisecond
 
-// daemon is a connection to syslogd(8) or postlogd(8). It is connected before
+// logDaemon is a connection to syslogd(8) or postlogd(8). It is connected before
 // the jail is entered, and kept, because the path may not exist inside.
-type daemon struct {
+type logDaemon struct {
 	path   string
 	fd     int       // -1: never connected
 	stream bool      // no datagrams, but lines that NUL bytes end, as syslog(3) sends them then
@@ -65,15 +65,15 @@ type daemon struct {
 	refill   time.Time     // when that is renewed
 }
 
-// dialDaemon connects to a log socket. If there is none now, the first line
+// dialLogDaemon connects to a log socket. If there is none now, the first line
 // tries again.
-func dialDaemon(path string) *daemon {
-	d := &daemon{path: path, fd: -1}
+func dialLogDaemon(path string) *logDaemon {
+	d := &logDaemon{path: path, fd: -1}
 	d.connect()
 	return d
 }
 
-func (d *daemon) connect() bool {
+func (d *logDaemon) connect() bool {
 	err := d.connectAs(unix.SOCK_DGRAM)
 	if err == unix.EPROTOTYPE {
 		err = d.connectAs(unix.SOCK_STREAM)
@@ -81,7 +81,7 @@ func (d *daemon) connect() bool {
 	return err == nil
 }
 
-func (d *daemon) connectAs(kind int) error {
+func (d *logDaemon) connectAs(kind int) error {
 	// Not to wait while the queue of a stream's listener is full.
 	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -96,7 +96,7 @@ func (d *daemon) connectAs(kind int) error {
 	return nil
 }
 
-func (d *daemon) close() {
+func (d *logDaemon) close() {
 	if d.fd >= 0 {
 		unix.Close(d.fd)
 		d.fd = -1
@@ -106,7 +106,7 @@ func (d *daemon) close() {
 // send gives the line to the log daemon. A socket that stays full refuses it; any other
 // failure means that the daemon went away, and is worth an attempt to find the
 // one that took its place.
-func (d *daemon) send(line []byte, now time.Time) bool {
+func (d *logDaemon) send(line []byte, now time.Time) bool {
 	err := d.try(line)
 	for err == unix.EAGAIN && d.hasRoom(now) {
 		err = d.try(line)
@@ -122,7 +122,7 @@ func (d *daemon) send(line []byte, now time.Time) bool {
 }
 
 // hasRoom waits for a socket that is full, as long as there is patience left.
-func (d *daemon) hasRoom(now time.Time) bool {
+func (d *logDaemon) hasRoom(now time.Time) bool {
 	if !now.Before(d.refill) {
 		d.patience, d.refill = fullPatience, now.Add(time.Second)
 	}
@@ -138,7 +138,7 @@ func (d *daemon) hasRoom(now time.Time) bool {
 	return false
 }
 
-func (d *daemon) try(line []byte) error {
+func (d *logDaemon) try(line []byte) error {
 	if d.stream {
 		line = append(line, 0)
 	}
@@ -152,7 +152,7 @@ func (d *daemon) try(line []byte) error {
 
 // enterRoot makes the path one of the new root directory's, if it lies inside.
 // /dev/log does not, and is left alone: syslog(3) tries it in the jail as well.
-func (d *daemon) enterRoot(root string) {
+func (d *logDaemon) enterRoot(root string) {
 	if inside, ok := strings.CutPrefix(d.path, strings.TrimRight(root, "/")+"/"); ok {
 		d.path = "/" + inside
 	}
