@@ -1,7 +1,6 @@
 package postfix
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -51,7 +50,6 @@ type starter struct {
 	postconf  *postconf
 	params    rawParams
 	prepare   func(*Params)
-	mistake   error    // in what postconf(1) was asked for
 	owner     *account // to become; nil to stay who we are
 	optionErr error    // what was wrong with the command line,
 	adoptErr  error    // and with the descriptors, to be reported in due order
@@ -121,7 +119,7 @@ func (s *starter) readParams() error {
 	if err != nil {
 		return err
 	}
-	s.params, s.mistake = a.values, a.mistake
+	s.params = a.values
 	facility, err := s.params.facility()
 	if err != nil {
 		return err
@@ -133,6 +131,7 @@ func (s *starter) readParams() error {
 	if err != nil {
 		return err
 	}
+	p.Mistake = a.mistake
 	s.d.Params = *p
 	owner, err := lookUpOwner(p)
 	if s.options.Unprivileged {
@@ -163,11 +162,7 @@ func (s *starter) refuseTerminal() error {
 	return errors.New("do not run this command by hand")
 }
 
-func (s *starter) readOwnParams() error {
-	err := s.params.own(&s.d.Params)
-	s.d.Params.Mistake = cmp.Or(s.mistake, s.d.Params.Mistake)
-	return err
-}
+func (s *starter) readOwnParams() error { return s.params.own(&s.d.Params) }
 
 // checkLimit refuses to be one of several: a cache of which there are two finds
 // half of what was saved.

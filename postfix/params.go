@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -42,14 +43,17 @@ type Params struct {
 	PostlogService      string
 }
 
-// paramNames is what postconf(1) is asked for.
-var paramNames = append([]string{
+// stockNames are the parameters of Postfix that matter here.
+var stockNames = []string{
 	"config_directory", "queue_directory", "mail_owner", "myhostname",
 	"syslog_name", "syslog_facility", "smtputf8_enable",
 	"maillog_file", "maillog_file_prefixes", "postlog_service_name",
 	"max_idle", "ipc_timeout", "daemon_timeout",
 	"connection_cache_ttl_limit", "connection_cache_status_update_time",
-}, slices.Sorted(maps.Keys(newDefaults))...)
+}
+
+// paramNames is what postconf(1) is asked for.
+var paramNames = slices.Concat(stockNames, NewParameters())
 
 // newDefaults are the parameters that Postfix does not have, and what they are if
 // they are not set.
@@ -116,9 +120,9 @@ func (r rawParams) common() (*Params, error) {
 }
 
 // own converts what only the connection cache has. An error is about what Postfix's has too
-// (scache/scache.c, main); one in what is new is left in p.
+// (scache/scache.c, main); one in what is new is left in p, behind what there was already.
 func (r rawParams) own(p *Params) error {
-	if p.Mistake = r.added(p); p.Mistake != nil {
+	if p.Mistake = cmp.Or(p.Mistake, r.added(p)); p.Mistake != nil {
 		_ = newDefaults.added(p)
 	}
 	return r.times([]timeParam{
@@ -233,11 +237,8 @@ func badValue(configDirectory, name, format string, args ...any) error {
 	return fmt.Errorf("file %s/main.cf: parameter %s: %s", configDirectory, name, fmt.Sprintf(format, args...))
 }
 
-// Parameters names the parameters that a cache looks at.
-func Parameters() []string { return slices.Clone(paramNames) }
-
 // CheckParameters returns what a cache would complain of at its start, given expanded values of
-// Parameters: fatal is what it would end with, mistake what it would keep nothing for. New parameters that
+// StockParameters and NewParameters: fatal is what it would end with, mistake what it would keep nothing for. New parameters that
 // are missing have their defaults.
 func CheckParameters(values map[string]string) (fatal, mistake error) {
 	r := maps.Clone(newDefaults)
@@ -252,6 +253,9 @@ func CheckParameters(values map[string]string) (fatal, mistake error) {
 	fatal = r.own(p)
 	return fatal, p.Mistake
 }
+
+// StockParameters names the parameters of Postfix that a cache looks at.
+func StockParameters() []string { return slices.Clone(stockNames) }
 
 // NewParameters names the parameters that Postfix does not have, in order.
 func NewParameters() []string { return slices.Sorted(maps.Keys(newDefaults)) }

@@ -184,21 +184,18 @@ func (s *System) addCache(ctx context.Context, name string) error {
 		c.Binary = Binary{Ours: c.Socket.Limits != nil}
 		return nil
 	}
-	var err error
-	if c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, postfix.Parameters()); err != nil {
-		// It may be a new one that cannot be expanded: the cache goes on without these.
-		c.Mistake = err
-		added := postfix.NewParameters()
-		known := slices.DeleteFunc(postfix.Parameters(), func(name string) bool { return slices.Contains(added, name) })
-		c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, known)
+	stock := postfix.StockParameters()
+	var err, unexpanded error
+	c.Settings, unexpanded = s.Instance.Values(ctx, c.Service.Overrides, slices.Concat(stock, postfix.NewParameters()))
+	if unexpanded != nil { // perhaps a new one: the cache goes on without these
+		c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, stock)
 	}
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
 	if err != nil || !c.Binary.Ours {
-		c.Mistake = nil
 		return err
 	}
 	fatal, mistake := postfix.CheckParameters(c.Settings)
-	if c.Fatal, c.Mistake = fatal, cmp.Or(c.Mistake, mistake); c.Mistake != nil {
+	if c.Fatal, c.Mistake = fatal, cmp.Or(unexpanded, mistake); c.Mistake != nil {
 		return nil
 	}
 	if file := c.Settings["connection_cache_policy_file"]; file != "" {
