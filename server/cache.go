@@ -15,7 +15,8 @@ type cache struct {
 	name        string
 	store       *store.Store
 	watch       *watch              // may be nil
-	close       func(fd int)        // closes a connection that its client has as well
+	close       func(fd int)        // closes a connection
+	drop        func(fd int)        // closes a socket that its client has as well
 	culprit     func(fd int) string // tells who a client is; may be nil
 	judge       *judge              // nil: there is no policy
 	ttlLimit    int                 // seconds: connection_cache_ttl_limit
@@ -111,12 +112,16 @@ const stepsPerBinding = 64
 // chargeMatch charges a match that may have taken so many steps.
 func (c *cache) chargeMatch(steps int) { c.passed += steps / stepsPerBinding }
 
-// taken ends a connection that a client has taken.
-func (c *cache) taken(connection *store.Connection) {
+// taken ends a connection that a client has taken, and still has if it is alive.
+func (c *cache) taken(connection *store.Connection, alive bool) {
 	fd := connection.FD()
 	c.counters.taken++
 	c.store.Release(connection)
-	c.close(fd)
+	if alive && c.watch.socket(fd) {
+		c.drop(fd)
+	} else {
+		c.close(fd)
+	}
 }
 
 // maxUnfit bounds how many connections a look-up passes over because their far ends

@@ -82,27 +82,24 @@ type lane struct {
 
 // close closes what a client has sent.
 func (d *descriptors) close(fd int) {
-	if slow(fd) {
-		d.open--
-		d.sockets.close(fd)
-		return
-	}
-	d.closeShared(fd)
-}
-
-// closeShared closes what a client has as well, unless it means harm: so a socket is not taken apart by
-// this, and that is not asked for.
-func (d *descriptors) closeShared(fd int) {
-	d.open--
 	socket, lingers := wire.Lingers(fd)
 	switch {
 	case !socket:
+		d.open--
 		d.files.close(fd)
-	case lingers:
+	case lingers || slow(fd):
+		d.open--
 		d.sockets.close(fd)
 	default:
-		unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+		d.drop(fd)
 	}
+}
+
+// drop closes a socket that somebody else has as well, unless that means harm: so it is not taken
+// apart by this, and how long that would take is not asked for.
+func (d *descriptors) drop(fd int) {
+	d.open--
+	unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
 // slow reports whether a socket takes long to be taken apart, even if it does not linger.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,4 +43,54 @@ func TestSlowSockets(t *testing.T) {
 	}
 	unix.Close(pipe[0])
 	unix.Close(pipe[1])
+}
+
+// A socket that a client has acknowledged is not looked at once more before it is closed, as the client
+// has it as well; what a client did not live to acknowledge is, and what is no socket.
+func TestClosedAfterLastLook(t *testing.T) {
+	pipe := make([]int, 2)
+	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	socket, _ := socketPair(t)
+	for _, c := range []struct {
+		what            string
+		fd              int
+		acknowledged    bool
+		dropped, closed int
+	}{
+		{"a socket", socket, true, 1, 0},
+		{"a socket of a client that is gone", socket, false, 0, 1},
+		{"a pipe", pipe[0], true, 0, 1},
+	} {
+		b := newBusyServer(t, Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+		dropped, closed := 0, 0
+		b.cache.drop = func(int) { dropped++ }
+		b.cache.close = func(int) { closed++ }
+		duplicate, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.descriptors.open++
+		b.save(b.store.Prepare([]byte("e"), nil), duplicate, 60, nil)
+		wake := func() { b.client.Ready(b.client.fd, true) }
+		say(b.far, find("e"))
+		wake()
+		say(b.far, "dummy\x00\x00\x00")
+		wake()
+		if c.acknowledged {
+			say(b.far, "dummy\x00\x00\x00")
+		} else {
+			read(b.far, make([]byte, 1000))
+			unix.Shutdown(b.far, unix.SHUT_WR)
+		}
+		wake()
+		if dropped != c.dropped || closed != c.closed {
+			t.Errorf("%s: %d dropped, %d closed; want %d, %d", c.what, dropped, closed, c.dropped, c.closed)
+		}
+		unix.Close(duplicate)
+		b.finish()
+	}
 }

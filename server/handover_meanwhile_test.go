@@ -80,7 +80,7 @@ func (b *busyServer) take(t *rapid.T) {
 	case rapid.Bool().Draw(t, "put back"):
 		b.putBack(connection)
 	default:
-		b.taken(connection)
+		b.taken(connection, true)
 	}
 }
 

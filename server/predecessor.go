@@ -469,5 +469,5 @@ func (s *Server) release() {
 // forget closes our descriptor of what another process has as well, or had.
 func (s *Server) forget(fd int) {
 	s.loop.Remove(fd)
-	s.descriptors.closeShared(fd)
+	s.descriptors.close(fd)
 }

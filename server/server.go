@@ -220,7 +220,8 @@ func (s *Server) newCache(name string) *cache {
 	c := &cache{
 		clock:    &s.clock,
 		name:     name,
-		close:    s.descriptors.closeShared,
+		close:    s.descriptors.close,
+		drop:     s.descriptors.drop,
 		culprit:  culprit,
 		judge:    s.judge,
 		ttlLimit: int(s.config.TTLLimit / time.Second),

@@ -114,7 +114,7 @@ func (s *session) step(in *input) bool {
 		}
 		s.putBack()
 	}
-	s.taken()
+	s.taken(true)
 	s.state = ready
 	asked := request.TTL // before the policy's terms
 	s.answer(&request)
@@ -265,10 +265,11 @@ func (s *session) finishSave(fd int) {
 // descriptor.
 func (s *session) handedOver() { s.state = awaitingAcknowledgement }
 
-// taken ends a connection that was handed over: from now on it is the client's alone.
-func (s *session) taken() {
+// taken ends a connection that was handed over: from now on it is the client's alone, which
+// may be gone by now.
+func (s *session) taken(alive bool) {
 	if s.state == awaitingAcknowledgement {
-		s.cache.taken(s.connection)
+		s.cache.taken(s.connection, alive)
 		s.connection = nil
 	}
 }
@@ -321,7 +322,7 @@ func (s *session) abandon() {
 	case awaitingGoAhead, handingOver:
 		s.putBack()
 	}
-	s.taken()
+	s.taken(false)
 	s.errand, s.state = nil, ended
 }
 

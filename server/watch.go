@@ -18,6 +18,7 @@ type watch struct {
 	server        *Server
 	cache         *cache
 	quits         table.Table[bool] // those saved last with each descriptor, under a policy
+	sockets       table.Table[bool] // what was a socket when it was looked at last
 	fresh, rested []saving          // of this period, and of the one before
 	timer         timer
 }
@@ -107,6 +108,9 @@ func (w *watch) register(fd int) {
 	_ = register(fd, w) // if it fails, there is the last look
 }
 
+// socket reports whether a descriptor that was found is known to be a socket.
+func (w *watch) socket(fd int) bool { return w != nil && *w.sockets.At(fd) }
+
 // Ready implements loop.Handler.
 func (w *watch) Ready(fd int, _ bool) (again bool) {
 	if why, unfit := w.look(fd); unfit {
@@ -117,11 +121,12 @@ func (w *watch) Ready(fd int, _ bool) (again bool) {
 
 // look reports whether a connection is unfit to be handed out.
 func (w *watch) look(fd int) (why store.Reason, unfit bool) {
-	closed, unread := w.server.wire.HungUp(fd)
+	seen := w.server.wire.Look(fd)
+	*w.sockets.At(fd) = seen.Socket
 	switch {
-	case closed:
+	case seen.Closed:
 		return store.HungUp, true
-	case unread && w.quit(fd):
+	case seen.Unread && w.quit(fd):
 		return store.Unsolicited, true
 	}
 	return 0, false

@@ -66,24 +66,36 @@ func (w *Wire) ReceiveDescriptor(socket int, buffer []byte) (n, fd int, lost boo
 	return n, fd, w.header.Flags&unix.MSG_CTRUNC != 0, nil
 }
 
-// HungUp looks at a connection without taking anything from it. closed says that nothing more comes
-// from its far end, which has closed its sending half, or all of it, or reset it (POLLRDHUP: also
-// if we ourselves have shut down the receiving half, or the connection was refused); unread that
-// there is something to read. What is not a socket is neither. A socket that has just reported an
+// Sight is what a look at a descriptor tells.
+type Sight struct {
+	// Socket says that it is one; what is not is nothing of the below.
+	Socket bool
+	// Closed says that nothing more comes from its far end, which has closed its sending half,
+	// or all of it, or reset it (POLLRDHUP: also if we ourselves have shut down the receiving
+	// half, or the connection was refused).
+	Closed bool
+	// Unread says that there is something to read.
+	Unread bool
+}
+
+// Look looks at a connection without taking anything from it. A socket that has just reported an
 // error may not report it again.
-func (w *Wire) HungUp(socket int) (closed, unread bool) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(socket), uintptr(unsafe.Pointer(&w.peeked)), 1,
+func (w *Wire) Look(fd int) Sight {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&w.peeked)), 1,
 		unix.MSG_DONTWAIT|unix.MSG_PEEK, 0, 0)
-	if errno == unix.EAGAIN || errno == unix.ENOTSOCK {
-		return false, false
+	switch errno {
+	case unix.EAGAIN:
+		return Sight{Socket: true}
+	case unix.ENOTSOCK:
+		return Sight{}
 	}
 	// The end of file, or what may have it behind, or an error that may be
 	// another's, as a connection's that was never made. POLLRDHUP is the one sign
 	// that only a connection gives. It is a socket: others may block in poll(2).
-	w.poll = unix.PollFd{Fd: int32(socket), Events: unix.POLLRDHUP}
+	w.poll = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
 	w.atOnce = unix.Timespec{}
 	unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.poll)), 1, uintptr(unsafe.Pointer(&w.atOnce)), 0, 0, 0)
-	return w.poll.Revents&unix.POLLRDHUP != 0, errno == 0 && n > 0
+	return Sight{Socket: true, Closed: w.poll.Revents&unix.POLLRDHUP != 0, Unread: errno == 0 && n > 0}
 }
 
 // SendDescriptor sends one NUL byte that carries fd, which stays the caller's. It
