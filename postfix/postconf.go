@@ -68,7 +68,7 @@ func (p *postconf) ask(names ...string) (answer, error) {
 	if failed != nil {
 		return a, err
 	}
-	without.mistake = fmt.Errorf("a parameter of the connection cache: %s", strings.Join(append(a.warnings, macroError), "; "))
+	without.mistake = fmt.Errorf("a parameter of the connection cache: %s", a.why(err))
 	return without, nil
 }
 
@@ -137,29 +137,103 @@ func (p *postconf) arguments(pid string) []string {
 	return args
 }
 
-// run runs postconf(1), which reads master.cf whatever it is asked, and ends at a mistake there. A
-// daemon does not read that file, and mail goes on while somebody edits it. So if postconf(1) ends,
-// it is asked again where there is none; if it does not end then, its last word becomes a warning.
+// run runs postconf(1), which reads master.cf, expands all of main.cf, and reads the files of its ldap:
+// and other maps, whatever it is asked. At a mistake there it ends; a daemon does not look at any of
+// that, and mail goes on while somebody edits it. So if postconf(1) ends, it is asked again where there
+// is nothing but what the parameters named depend on; if it does not end then, its last word becomes a
+// warning, and if it does, a daemon would as well.
 func (p *postconf) run(options, names []string) (answer, error) {
 	a, err := p.runIn("", "", options, names)
-	if word, ended := err.(lastWord); !ended || word.ofMainCf() {
+	if word, ended := err.(lastWord); !ended || strings.Contains(string(word), "/main.cf") {
 		return a, err
 	}
-	directory := cmp.Or(p.config, "/etc/postfix")
 	alone, failed := os.MkdirTemp("", "scache-")
 	if failed != nil {
 		return a, err
 	}
 	defer os.RemoveAll(alone)
-	if os.Symlink(filepath.Join(directory, "main.cf"), filepath.Join(alone, "main.cf")) != nil {
-		return a, err
+	without, failed := p.runAlone(alone, options, names)
+	if _, ended := failed.(lastWord); ended {
+		return without, failed
 	}
-	without, failed := p.runIn(alone, directory, options, names)
 	if failed != nil {
 		return a, err
 	}
-	without.warnings = append(without.warnings, err.Error())
+	a.warnings = slices.DeleteFunc(a.warnings, func(w string) bool { return slices.Contains(without.warnings, w) })
+	without.warnings = append(without.warnings, a.why(err))
 	return without, nil
+}
+
+// runAlone is run with a main.cf in an empty directory that has only what the parameters named depend on.
+func (p *postconf) runAlone(alone string, options, names []string) (answer, error) {
+	directory := cmp.Or(p.config, "/etc/postfix")
+	all, err := os.ReadFile(filepath.Join(directory, "main.cf"))
+	if err != nil {
+		return answer{}, err
+	}
+	mainCf := filepath.Join(alone, "main.cf")
+	write := func(text string) error {
+		// Postfix waits for a file that has just been changed.
+		return errors.Join(os.WriteFile(mainCf, []byte(text), 0o600), os.Chtimes(mainCf, time.Unix(0, 0), time.Unix(0, 0)))
+	}
+	if err := write(""); err != nil {
+		return answer{}, err
+	}
+	defaults, err := p.runIn(alone, directory, []string{"-d"}, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	if err := write(excerpt(string(all), defaults.values, options, names)); err != nil {
+		return answer{}, err
+	}
+	return p.runIn(alone, directory, append([]string{"-o", "config_directory=" + directory}, options...), names)
+}
+
+// reference matches the beginning of a reference to a parameter, which its name follows.
+var reference = regexp.MustCompile(`\$[({]?(\w+)`)
+
+// excerpt is main.cf with an empty line in place of each that does not define a parameter that is named, or
+// that the options, the defaults or such a line refers to.
+func excerpt(mainCf string, defaults rawParams, options, names []string) string {
+	lines := strings.SplitAfter(mainCf, "\n")
+	defined := make([]string, len(lines))
+	texts := maps.Clone(defaults)
+	name := ""
+	for i, line := range lines {
+		text := strings.Trim(line, spaces)
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		if text[0] == line[0] { // else it continues the one before
+			name, _, _ = strings.Cut(text, "=")
+			name = strings.Trim(name, spaces)
+		}
+		defined[i] = name
+		texts[name] += line
+	}
+	wanted := map[string]bool{}
+	var want func(name string)
+	refer := func(text string) {
+		for _, found := range reference.FindAllStringSubmatch(text, -1) {
+			want(found[1])
+		}
+	}
+	want = func(name string) {
+		if !wanted[name] {
+			wanted[name] = true
+			refer(texts[name])
+		}
+	}
+	refer(strings.Join(options, "\n"))
+	for _, name := range names {
+		want(name)
+	}
+	for i := range lines {
+		if !wanted[defined[i]] {
+			lines[i] = "\n"
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 // lastWord is the message with which postconf(1) has ended.
@@ -167,19 +241,22 @@ type lastWord string
 
 func (w lastWord) Error() string { return string(w) }
 
-// ofMainCf reports whether it is about main.cf for sure.
-func (w lastWord) ofMainCf() bool {
-	return strings.Contains(string(w), "/main.cf") || w == macroError
+// why is an error of postconf(1), with what it said before if that is the reason.
+func (a answer) why(err error) string {
+	if err != lastWord(macroError) {
+		return err.Error()
+	}
+	return strings.Join(append(a.warnings, macroError), "; ")
 }
 
-// runIn runs postconf(1) with its files in a directory, as if that were real; empty: where they are.
+// runIn runs postconf(1) with its files in a directory, which its messages call real; empty: where they are.
 func (p *postconf) runIn(directory, real string, options, names []string) (answer, error) {
 	path, err := p.find()
 	if err != nil {
 		return answer{}, err
 	}
 	if directory != "" {
-		options = append([]string{"-c", directory, "-o", "config_directory=" + real}, options...)
+		options = append([]string{"-c", directory}, options...)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.limit)
 	defer cancel()

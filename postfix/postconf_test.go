@@ -2,6 +2,7 @@ package postfix
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -269,6 +270,50 @@ func masterCfMistake(t *testing.T, mistake, said string) {
 	want := dir + "/main.cf, line 3: missing '=' after attribute name: \"max_idle\""
 	if _, err := p.ask(paramNames...); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// Nor does it look at other programs' parameters, or at the files of maps.
+func TestPostconfElsewhere(t *testing.T) {
+	needPostconf(t)
+	t.Parallel()
+	for _, c := range []struct{ name, mainCf, want string }{
+		{"a macro", "smtpd_banner = ${x\n", `truncated macro reference: "${x"; macro processing error`},
+		{"a map", "virtual_alias_maps = hash:a,\n  ldap:DIR/map.cf\n", `DIR/map.cf, line 1: missing '=' after attribute name: "nonsense"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "map.cf"), []byte("nonsense\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			writeMainCf(t, dir, "compatibility_level = 0\nmyhostname = mail.example.com\n"+strings.ReplaceAll(c.mainCf, "DIR", dir)+
+				"multi_instance_name = postfix-$one\none = 1\n# no end\n\nmax_idle\n# of it\n =\n\t4\nmax_idle = ${two}s\ntwo = 2\n"+
+				"connection_cache_reuse_order = lifo\nipc_timeout = 17s\n")
+			p := postconf{program: "scache", limit: postconfLimit, config: dir, overrides: []string{"connection_cache_ttl_limit=$ipc_timeout"}}
+			a, err := p.ask(paramNames...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]string{
+				"max_idle": "2s", "syslog_name": "postfix-1", "smtputf8_enable": "no", "config_directory": dir,
+				"connection_cache_reuse_order": "lifo", "connection_cache_ttl_limit": "17s", "myhostname": "mail.example.com",
+			} {
+				wantEqual(t, name, a.values[name], want)
+			}
+			overridden := fmt.Sprintf("%s/main.cf, line %d: overriding earlier entry: max_idle=4", dir, 11+strings.Count(c.mainCf, "\n"))
+			wantSlice(t, "warnings", a.warnings, []string{overridden, strings.ReplaceAll(c.want, "DIR", dir)})
+			wantEqual(t, "mistake", a.mistake, nil)
+
+			p.overrides = []string{"connection_cache_close_handshake=${y"}
+			if a, err = p.ask(paramNames...); err != nil {
+				t.Fatal(err)
+			}
+			wantEqual(t, "max_idle", a.values["max_idle"], "2s")
+			if a.mistake == nil {
+				t.Error("the mistake in a new parameter is lost")
+			}
+		})
 	}
 }
 
