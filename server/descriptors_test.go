@@ -94,3 +94,37 @@ func TestClosedAfterLastLook(t *testing.T) {
 		b.finish()
 	}
 }
+
+// A client that closes what it has acknowledged before we do may make it linger in our hands; that ends long
+// before the socket would.
+func TestAcknowledgedAndClosed(t *testing.T) {
+	conn, peer := lingeringSocket(t) // for a minute
+	defer peer.Close()
+	file, err := conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	conn.Close()
+	b := newBusyServer(t, Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	defer b.finish()
+	b.descriptors.open++
+	b.save(b.store.Prepare([]byte("e"), nil), ours, 60, nil)
+	say(b.far, find("e")+"dummy\x00\x00\x00")
+	b.client.Ready(b.client.fd, false)
+	read(b.far, make([]byte, 1000))
+	read(b.far, make([]byte, 1)) // the descriptor, which is closed with it
+	say(b.far, "dummy\x00\x00\x00")
+	began := time.Now()
+	b.client.Ready(b.client.fd, false)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the loop stood still for %v", took)
+	}
+	if b.counters.taken != 1 {
+		t.Error("not taken")
+	}
+}
