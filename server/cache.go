@@ -71,9 +71,9 @@ func (c *cache) save(connection *store.Connection, fd, ttl int, t *terms) {
 	}
 }
 
-// saveDestination saves a binding, if the terms do not decline it. It returns false if there is
-// no room.
-func (c *cache) saveDestination(r *proto.Request, t *terms) bool {
+// saveDestination saves a binding for ttl seconds, if the terms do not decline it. It returns false if
+// there is no room.
+func (c *cache) saveDestination(r *proto.Request, ttl int, t *terms) bool {
 	if c.paused {
 		c.counters.ignoredBindings++
 		return true
@@ -82,7 +82,7 @@ func (c *cache) saveDestination(r *proto.Request, t *terms) bool {
 		c.stats.unbound++
 		return true
 	}
-	if !c.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, c.deadline(r.TTL)) {
+	if !c.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, c.deadline(ttl)) {
 		return false
 	}
 	c.counters.bound++

@@ -68,8 +68,7 @@ func (b *busyServer) bind(t *rapid.T) {
 		Destination:         []byte(fewLabels.Draw(t, "destination")),
 		DestinationProperty: fmt.Append(nil, rapid.IntRange(0, 9).Draw(t, "property")),
 		Endpoint:            []byte(fewLabels.Draw(t, "endpoint")),
-		TTL:                 aTTL.Draw(t, "ttl"),
-	}, nil)
+	}, aTTL.Draw(t, "ttl"), nil)
 }
 
 // take is a find that is carried through, or nearly.

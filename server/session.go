@@ -116,10 +116,8 @@ func (s *session) step(in *input) bool {
 	}
 	s.taken(true)
 	s.state = ready
-	asked := request.TTL // before the policy's terms
 	s.answer(&request)
 	if s.cache.verbose {
-		request.TTL = asked
 		s.trace(&request)
 	}
 	return true
@@ -164,7 +162,7 @@ func (s *session) request(r *proto.Request, in *input) bool {
 
 // answer serves a request that came in state ready.
 func (s *session) answer(r *proto.Request) {
-	if r.Op <= proto.Dummy {
+	if r.Op == proto.None || r.Op == proto.Dummy {
 		return
 	}
 	if r.Op == proto.TakeOver && !s.cache.succeedable {
@@ -176,8 +174,8 @@ func (s *session) answer(r *proto.Request) {
 		s.out = proto.AppendFailure(s.out, r.Op, proto.Bad)
 		return
 	}
-	s.govern(r)
-	s.limitTTL(r.TTL)
+	ttl := s.govern(r)
+	s.warnIfLowered(ttl)
 	switch r.Op {
 	case proto.SaveEndpoint:
 		s.connection = s.cache.store.Prepare(r.Endpoint, r.EndpointProperty)
@@ -185,13 +183,13 @@ func (s *session) answer(r *proto.Request) {
 			s.refuse(r)
 			return
 		}
-		s.ttl, s.texts = int32(r.TTL), int32(len(r.Endpoint)+len(r.EndpointProperty))
+		s.ttl, s.texts = int32(ttl), int32(len(r.Endpoint)+len(r.EndpointProperty))
 		s.out = append(s.out, proto.DummyMessage...)
 		s.state = awaitingDescriptor
 	case proto.FindEndpoint:
 		s.findEndpoint(r)
 	case proto.SaveDestination:
-		if !s.cache.saveDestination(r, s.terms) {
+		if !s.cache.saveDestination(r, ttl, s.terms) {
 			s.refuse(r)
 			return
 		}
@@ -205,8 +203,8 @@ func (s *session) answer(r *proto.Request) {
 	}
 }
 
-// limitTTL says, once between two reports, that a time to live will be lowered.
-func (s *session) limitTTL(ttl int) {
+// warnIfLowered says, once between two reports, that cache.deadline will lower a time to live.
+func (s *session) warnIfLowered(ttl int) {
 	if ttl <= s.cache.ttlLimit {
 		return
 	}

@@ -83,15 +83,15 @@ func (j *judge) find(l policy.Labels) (t *terms, steps int) {
 // It is never 0, which is none.
 func hash(label []byte) uint32 { return crc32.ChecksumIEEE(label) | 1 }
 
-// govern finds the terms of a save, and lowers its time to live to them.
+// govern finds the terms of a save, and returns its time to live, in seconds, as they allow.
 //
 // A connection says nothing of its destination. But smtp(8) binds the destination to the
 // endpoint right before it saves the connection there: so that is under the terms of this
 // binding (smtp/smtp_reuse.c, smtp_save_session).
-func (s *session) govern(r *proto.Request) {
+func (s *session) govern(r *proto.Request) (ttl int) {
 	switch {
 	case s.cache.judge == nil:
-		return
+		return r.TTL
 	case r.Op == proto.SaveDestination:
 		s.findTerms(policy.Labels{Destination: r.Destination, Property: r.DestinationProperty, Endpoint: r.Endpoint})
 		s.bound = hash(r.Endpoint)
@@ -102,13 +102,14 @@ func (s *session) govern(r *proto.Request) {
 		s.bound = 0
 	default:
 		s.bound = 0
-		return
+		return r.TTL
 	}
 	// connection_cache_ttl_limit, which can be changed, goes before a rule that allows for more.
 	if s.terms.ttl < s.cache.ttlLimit && r.TTL > s.terms.ttl {
-		r.TTL = s.terms.ttl
 		s.cache.stats.shortened++
+		return s.terms.ttl
 	}
+	return r.TTL
 }
 
 func (s *session) findTerms(l policy.Labels) {
