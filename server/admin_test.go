@@ -377,7 +377,7 @@ func TestLoweredClientMemoryOfMany(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unix.Close(theirs) })
-		c := newConn(s, s.caches[0], ours, false)
+		c := newConn(s, s.caches[0], ours)
 		if err := s.admit(c); err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ func newHandClient(tb testing.TB) *handClient {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c := &handClient{tb: tb, conn: newConn(s, s.caches[0], near, false), fd: far}
+	c := &handClient{tb: tb, conn: newConn(s, s.caches[0], near), fd: far}
 	if err := s.admit(c.conn); err != nil {
 		tb.Fatal(err)
 	}

@@ -69,14 +69,12 @@ const (
 )
 
 // newConn makes the client of a cache that is connected on fd, which it owns from now on.
-// announce is whether to begin with the announcement of the protocol.
-func newConn(s *Server, cache *cache, fd int, announce bool) *conn {
+func newConn(s *Server, cache *cache, fd int) *conn {
 	return &conn{
-		server:   s,
-		fd:       fd,
-		session:  session{cache: cache, client: fd},
-		in:       input{fd: -1},
-		announce: announce,
+		server:  s,
+		fd:      fd,
+		session: session{cache: cache, client: fd},
+		in:      input{fd: -1},
 	}
 }
 

@@ -43,7 +43,8 @@ func BenchmarkTakeOver(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		client := newConn(old, old.caches[0], ours, true)
+		client := newConn(old, old.caches[0], ours)
+		client.announce = true
 		if err := old.admit(client); err != nil {
 			b.Fatal(err)
 		}

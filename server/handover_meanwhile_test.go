@@ -39,7 +39,7 @@ func (b *busyServer) connect(t rapid.TB) (client *conn, far int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client = newConn(b.Server, b.cache, near, false)
+	client = newConn(b.Server, b.cache, near)
 	if err := b.admit(client); err != nil {
 		t.Fatal(err)
 	}

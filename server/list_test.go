@@ -152,7 +152,7 @@ func TestListIsDoneInPortions(t *testing.T) {
 		stored.SaveDestination(fmt.Append(nil, i), nil, []byte("e"), 1000)
 	}
 	ours, theirs := socketPair(t)
-	c := newConn(s, s.caches[0], ours, false)
+	c := newConn(s, s.caches[0], ours)
 	if err := s.admit(c); err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func (l *listener) Ready(int, bool) (again bool) {
 		switch err {
 		case nil:
 			l.noRoom = false
-			l.server.arrived(fd, l.cache, false)
+			l.server.arrived(newConn(l.server, l.cache, fd))
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR, unix.ECONNABORTED:

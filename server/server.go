@@ -322,7 +322,7 @@ func (s *Server) Adopt(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("client %d: %w", fd, err)
 	}
-	c := newConn(s, s.caches[0], fd, false)
+	c := newConn(s, s.caches[0], fd)
 	s.adopted = true
 	s.descriptors.open++
 	return s.admit(c)
@@ -398,7 +398,7 @@ func (s *Server) dismiss(c *cache, fd int, why store.Reason) {
 }
 
 // arrived takes a client that was accepted, or introduced.
-func (s *Server) arrived(fd int, cache *cache, introduced bool) {
+func (s *Server) arrived(c *conn) {
 	s.descriptors.open++
 	if !s.served {
 		s.served = true
@@ -406,14 +406,13 @@ func (s *Server) arrived(fd int, cache *cache, introduced bool) {
 			s.config.FirstClient()
 		}
 	}
-	c := newConn(s, cache, fd, true)
-	c.introduced = introduced
 	if err := s.admit(c); err != nil {
-		cache.faults.warn(cache.now, "client %d: %v", fd, err)
-		s.descriptors.closeClient(fd)
+		c.session.fault("%v", err)
+		s.descriptors.closeClient(c.fd)
 		return
 	}
-	s.loop.Again(fd) // to send the announcement
+	c.announce = true
+	s.loop.Again(c.fd)
 }
 
 func (s *Server) admit(c *conn) error {

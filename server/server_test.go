@@ -354,7 +354,8 @@ func TestOneWakeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours, theirs := socketPair(t)
-	c := newConn(s, s.caches[0], ours, true)
+	c := newConn(s, s.caches[0], ours)
+	c.announce = true
 	if err := s.admit(c); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestFullestGivesWay(t *testing.T) {
 	s.room = 5
 	save := func(c *cache, n int) {
 		ours, theirs := socketPair(t)
-		client := newConn(s, c, ours, false)
+		client := newConn(s, c, ours)
 		if err := s.admit(client); err != nil {
 			t.Fatal(err)
 		}

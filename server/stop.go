@@ -105,7 +105,9 @@ func (w waker) Ready(fd int, _ bool) bool {
 	_, _ = unix.Read(fd, count[:]) // first: what is wanted after it is another event
 	select {
 	case fd := <-w.introduced:
-		w.arrived(fd, w.caches[0], true)
+		c := newConn(w.Server, w.caches[0], fd)
+		c.introduced = true
+		w.arrived(c)
 	default:
 	}
 	if w.stopAsked.Load() {

@@ -323,7 +323,8 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		closeAll(descriptors)
 		return err
 	}
-	c := newConn(s, cache, descriptors[0], r.Announce)
+	c := newConn(s, cache, descriptors[0])
+	c.announce = r.Announce
 	if err := s.admit(c); err != nil {
 		closeAll(descriptors)
 		return err
