@@ -60,12 +60,11 @@ func (c *counters) arrived() {
 	c.clientsPeak = max(c.clientsPeak, c.clients)
 }
 
-// handed are the counters as a successor goes on with them: it admits the clients again.
+// handed are the counters as a successor goes on with them.
 func (c *cache) handed() counters {
 	handed := c.counters
 	handed.boundBefore += c.store.Bound()
 	handed.displacedBefore += c.store.Displaced()
-	handed.clientsEver -= handed.clients
 	return handed
 }
 

@@ -329,6 +329,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		closeAll(descriptors)
 		return err
 	}
+	cache.counters.clientsEver-- // the server before has counted it
 	rest := descriptors[1:]
 	session := &c.session
 	session.state = state(r.State)
