@@ -66,7 +66,10 @@ func (s *Server) clear() {
 
 // loseGrace ends the waiting for clients, and then that for farewells.
 func (s *Server) loseGrace() {
-	s.stopped = s.cleared
+	if s.cleared {
+		s.stopped = true
+		return
+	}
 	s.clear()
 }
 
