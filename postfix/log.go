@@ -68,16 +68,13 @@ func (l *Log) Errorf(format string, args ...any) { l.emit(sevError, format, args
 // process with status 1.
 func (l *Log) Fatalf(format string, args ...any) { l.die(1, sevFatal, format, args...) }
 
-// Panicf logs a line that begins with "panic: ", pauses for a second, and ends the
-// process with status 2, as a Go program does that panics.
-func (l *Log) Panicf(format string, args ...any) { l.die(panicStatus, sevPanic, format, args...) }
-
 // Recover is to be deferred by a goroutine: a panic is our fault, and it should be
-// in the log, since a daemon's standard error is /dev/null. It does what Panicf
-// does, and names the place.
+// in the log, since a daemon's standard error is /dev/null. It logs a line that begins with
+// "panic: " and the place, pauses for a second, and ends the process with status 2, as a Go
+// program does that panics.
 func (l *Log) Recover() {
 	if p := recover(); p != nil {
-		l.Panicf("%s%v", panicPlace(), p)
+		l.die(panicStatus, sevPanic, "%s%v", panicPlace(), p)
 	}
 }
 

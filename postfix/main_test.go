@@ -23,7 +23,7 @@ const roleVariable = "POSTFIX_TEST_ROLE"
 var roles = map[string]func(){
 	"daemon":   daemonRole,
 	"fatal":    func() { NewStderrLog(DatedText).Fatalf("out of %s", "luck") },
-	"panic":    func() { NewStderrLog(DatedText).Panicf("should not happen") },
+	"panic":    func() { NewStderrLog(DatedText).die(panicStatus, sevPanic, "should not happen") },
 	"recover":  recoverRole,
 	"watchdog": watchdogRole,
 	"stderr":   stderrRole,
