@@ -50,6 +50,9 @@ func (s *Restoring) Binding(b Binding) {
 		of.serial = b.Serial
 		unlink(of)
 		previous := of.destination.last
+		if first := of.destination.first; first != nil && first.serial > b.Serial {
+			previous = nil // places are used again in reverse, see places
+		}
 		for previous != nil && previous.serial > b.Serial {
 			previous = previous.previous
 		}
