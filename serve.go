@@ -23,7 +23,10 @@ import (
 // it could not serve, 2 for a wrong command line.
 func serve(arguments []string, stderr io.Writer) int {
 	service, refused := joinService()
-	o, err := parseServe(arguments, len(service.listeners) > 0 || refused != nil || isSuccessor(), stderr)
+	o, err := parseServe(arguments, stderr)
+	if err == nil && refused == nil && len(o.paths)+len(service.listeners) == 0 && !isSuccessor() {
+		err = errors.New("-socket is required, unless systemd passes sockets")
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -55,9 +58,8 @@ type serveOptions struct {
 	policyFile string
 }
 
-// parseServe reads the command line; the configuration has no log yet. passed says that there
-// will be sockets that it does not name: systemd's, or a predecessor's.
-func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptions, err error) {
+// parseServe reads the command line; the configuration has no log yet.
+func parseServe(arguments []string, stderr io.Writer) (o serveOptions, err error) {
 	config := &o.config
 	config.Parent = -1
 	config.HandOver = true
@@ -100,8 +102,6 @@ func parseServe(arguments []string, passed bool, stderr io.Writer) (o serveOptio
 		err = fmt.Errorf("unexpected argument: %s", flags.Arg(0))
 	case !logFormatKnown:
 		err = fmt.Errorf("-log-format %s: want auto, text, journal or json", *logFormat)
-	case len(o.paths) == 0 && !passed:
-		err = errors.New("-socket is required, unless systemd passes sockets")
 	case config.TTLLimit < time.Second || config.TTLLimit%time.Second != 0:
 		err = errors.New("-ttl-limit must be whole seconds, at least 1s")
 	case config.StatusUpdateTime <= 0 || config.IPCTimeout <= 0:
