@@ -30,7 +30,7 @@ To see which one this is:    scache -version
 
 func main() {
 	// None of these words can be master(8)'s: its first one is an option of the
-	// kind that postfix.ParseOptions knows.
+	// kind that postfix.parseOptions knows.
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve":

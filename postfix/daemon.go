@@ -46,7 +46,7 @@ func Start(argv []string, prepare func(*Params)) *Daemon {
 // starter is a Daemon that is not ready yet, and what is of no use once it is.
 type starter struct {
 	d         *Daemon
-	options   Options
+	options   options
 	postconf  *postconf
 	params    rawParams
 	prepare   func(*Params)
@@ -65,7 +65,7 @@ func newStarter(argv []string) *starter {
 		program, argv = path.Base(argv[0]), argv[1:]
 	}
 	s := &starter{d: &Daemon{Program: program, Service: program}}
-	s.options, s.optionErr = ParseOptions(argv)
+	s.options, s.optionErr = parseOptions(argv)
 	if s.optionErr == nil && !s.options.Stdin {
 		s.d.Listeners, s.adoptErr = adoptDescriptors(s.options.Sockets)
 	}
@@ -205,7 +205,7 @@ func (s *starter) openStatus() error {
 		}
 	}
 	if !s.d.Stdin {
-		s.d.Status = NewStatus(statusFD, os.Getpid(), generation)
+		s.d.Status = newStatus(statusFD, os.Getpid(), generation)
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 // multi_server_main); a colon follows an option that takes a value.
 const optionString = "cdDi:lm:n:o:s:St:uvVz"
 
-// Options is the command line of a Postfix daemon.
-type Options struct {
+// options is the command line of a Postfix daemon.
+type options struct {
 	Chroot       bool     // -c: make queue_directory the root directory
 	Foreground   bool     // -d: not in daemon mode; standard input may be a terminal
 	Debug        bool     // -D: run debugger_command
@@ -27,12 +27,12 @@ type Options struct {
 	Args         []string // what follows the options
 }
 
-// ParseOptions reads the words after the program's name. The rules are those of
+// parseOptions reads the words after the program's name. The rules are those of
 // getopt(3) as Postfix has it on Linux: options may be bundled, a value may be
 // glued to its option, "--" or the first word that is no option ends them. The
 // error texts are Postfix's.
-func ParseOptions(args []string) (Options, error) {
-	o := Options{Sockets: 1}
+func parseOptions(args []string) (options, error) {
+	o := options{Sockets: 1}
 	for len(args) > 0 {
 		word := args[0]
 		if len(word) < 2 || word[0] != '-' {
@@ -73,7 +73,7 @@ func ParseOptions(args []string) (Options, error) {
 func invalidOption(c byte) error { return fmt.Errorf("invalid option: %s", string([]byte{c})) }
 
 // flag notes an option without a value.
-func (o *Options) flag(c byte) {
+func (o *options) flag(c byte) {
 	switch c {
 	case 'c':
 		o.Chroot = true
@@ -96,7 +96,7 @@ func (o *Options) flag(c byte) {
 }
 
 // value notes an option with its value.
-func (o *Options) value(c byte, value string) error {
+func (o *options) value(c byte, value string) error {
 	switch c {
 	case 'i':
 		o.Overrides = append(o.Overrides, "max_idle="+value)

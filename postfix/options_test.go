@@ -7,38 +7,38 @@ import (
 )
 
 func TestParseOptions(t *testing.T) {
-	base := Options{Sockets: 1}
-	with := func(change func(*Options)) Options {
+	base := options{Sockets: 1}
+	with := func(change func(*options)) options {
 		o := base
 		change(&o)
 		return o
 	}
 	for _, c := range []struct {
 		args string
-		want Options
+		want options
 	}{
 		{"", base},
-		{"-l -t unix -u -c", with(func(o *Options) {
+		{"-l -t unix -u -c", with(func(o *options) {
 			o.Alone, o.Transport, o.Unprivileged, o.Chroot = true, "unix", true, true
 		})},
-		{"-l -n conncache -tunix", with(func(o *Options) {
+		{"-l -n conncache -tunix", with(func(o *options) {
 			o.Alone, o.Service, o.Transport = true, "conncache", "unix"
 		})},
-		{"-luvv", with(func(o *Options) { o.Alone, o.Unprivileged, o.Verbose = true, true, 2 })},
-		{"-lnfoo", with(func(o *Options) { o.Alone, o.Service = true, "foo" })},
-		{"-zdDSV", with(func(o *Options) {
+		{"-luvv", with(func(o *options) { o.Alone, o.Unprivileged, o.Verbose = true, true, 2 })},
+		{"-lnfoo", with(func(o *options) { o.Alone, o.Service = true, "foo" })},
+		{"-zdDSV", with(func(o *options) {
 			o.Foreground, o.Debug, o.Stdin, o.Stderr = true, true, true, true
 		})},
-		{"-o max_idle=3 -i 5 -m7 -o a=", with(func(o *Options) {
+		{"-o max_idle=3 -i 5 -m7 -o a=", with(func(o *options) {
 			o.Overrides = []string{"max_idle=3", "max_idle=5", "max_use=7", "a="}
 		})},
-		{"-s 2x", with(func(o *Options) { o.Sockets = 2 })},
-		{"-t -l", with(func(o *Options) { o.Transport = "-l" })},
-		{"-l -- -u", with(func(o *Options) { o.Alone, o.Args = true, []string{"-u"} })},
-		{"-l surplus -u", with(func(o *Options) { o.Alone, o.Args = true, []string{"surplus", "-u"} })},
-		{"-l - -u", with(func(o *Options) { o.Alone, o.Args = true, []string{"-", "-u"} })},
+		{"-s 2x", with(func(o *options) { o.Sockets = 2 })},
+		{"-t -l", with(func(o *options) { o.Transport = "-l" })},
+		{"-l -- -u", with(func(o *options) { o.Alone, o.Args = true, []string{"-u"} })},
+		{"-l surplus -u", with(func(o *options) { o.Alone, o.Args = true, []string{"surplus", "-u"} })},
+		{"-l - -u", with(func(o *options) { o.Alone, o.Args = true, []string{"-", "-u"} })},
 	} {
-		got, err := ParseOptions(strings.Fields(c.args))
+		got, err := parseOptions(strings.Fields(c.args))
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(c.want) {
 			t.Errorf("%q:\n got %+v, %v\nwant %+v", c.args, got, err, c.want)
 		}
@@ -47,7 +47,7 @@ func TestParseOptions(t *testing.T) {
 
 // A word of master.cf in braces reaches the program as one word with blanks.
 func TestParseOptionsBlanks(t *testing.T) {
-	got, err := ParseOptions([]string{"-o", "  max_idle =  3 s\t", "-osyslog_name = a = b"})
+	got, err := parseOptions([]string{"-o", "  max_idle =  3 s\t", "-osyslog_name = a = b"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestParseOptionsErrors(t *testing.T) {
 		{[]string{"-s", "-3"}, "invalid socket_count: -3"},
 		{[]string{"-sfew"}, "invalid socket_count: few"},
 	} {
-		_, err := ParseOptions(c.args)
+		_, err := parseOptions(c.args)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%q: error %v, want %s", c.args, err, c.want)
 		}
@@ -84,7 +84,7 @@ func TestParseOptionsErrors(t *testing.T) {
 func FuzzParseOptions(f *testing.F) {
 	f.Add("-l -t unix -u -c -o a=b")
 	f.Fuzz(func(t *testing.T, line string) {
-		o, err := ParseOptions(strings.Split(line, " "))
+		o, err := parseOptions(strings.Split(line, " "))
 		if err != nil {
 			return
 		}

@@ -26,8 +26,8 @@ type Status struct {
 	generation uint32
 }
 
-// NewStatus wraps the descriptor of a status channel, and owns it from now on.
-func NewStatus(fd, pid int, generation uint32) *Status {
+// newStatus wraps the descriptor of a status channel, and owns it from now on.
+func newStatus(fd, pid int, generation uint32) *Status {
 	return &Status{fd: fd, pid: uint32(pid), generation: generation}
 }
 

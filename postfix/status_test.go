@@ -32,7 +32,7 @@ func TestStatus(t *testing.T) {
 	pair := socketpair(t)
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	s := NewStatus(pair[1], 5408, 15)
+	s := newStatus(pair[1], 5408, 15)
 	wantEqual(t, "descriptor", s.FD(), pair[1])
 	s.Announce()
 	wantSlice(t, "announced", records(t, pair[0]), [][3]uint32{{5408, 15, 0}, {5408, 15, 1}})
@@ -43,7 +43,7 @@ func TestStatusFull(t *testing.T) {
 	pair := socketpair(t)
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	s := NewStatus(pair[1], 1, 1)
+	s := newStatus(pair[1], 1, 1)
 	for range 10_000 {
 		s.Announce()
 	}
@@ -57,7 +57,7 @@ func TestStatusWithoutMaster(t *testing.T) {
 	pair := socketpair(t)
 	defer unix.Close(pair[1])
 	unix.Close(pair[0])
-	NewStatus(pair[1], 1, 1).Announce() // and no SIGPIPE
+	newStatus(pair[1], 1, 1).Announce() // and no SIGPIPE
 
 	var none *Status
 	none.Announce()
