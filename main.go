@@ -104,7 +104,7 @@ func daemon() {
 		}
 	}
 	end := &ender{}
-	end.server(s)
+	end.stopAtSignal(s)
 	if err := s.Run(); err != nil {
 		d.Log.Fatalf("%v", err)
 	}
@@ -129,8 +129,8 @@ type ender struct {
 	current atomic.Pointer[server.Server] // nil: there is none yet
 }
 
-// server says which one is to end. A signal that has come before ends this one, too.
-func (e *ender) server(s *server.Server) {
+// stopAtSignal says which server is to end. A signal that has come before ends this one, too.
+func (e *ender) stopAtSignal(s *server.Server) {
 	if e.current.Swap(s) == nil {
 		e.listen()
 	}

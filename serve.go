@@ -215,8 +215,8 @@ func serveOnce(o serveOptions, service *service, next *successor, end *ender) (e
 		return err
 	}
 	// Before anybody can take us for the server.
-	end.server(s)
-	next.of(s)
+	end.stopAtSignal(s)
+	next.replaceAtHangUp(s)
 	if sockets, err = before.takeOver(s, sockets, end); err != nil {
 		return err
 	}

@@ -157,8 +157,8 @@ type successor struct {
 	process  atomic.Pointer[os.Process]    // nil: there is none
 }
 
-// of says whose place it is. From the first one on a successor is started at each SIGHUP.
-func (n *successor) of(s *server.Server) {
+// replaceAtHangUp says whose place it is. From the first call on a successor is started at each SIGHUP.
+func (n *successor) replaceAtHangUp(s *server.Server) {
 	if n.server.Swap(s) == nil {
 		n.listen()
 	}

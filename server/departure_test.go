@@ -409,7 +409,7 @@ func TestReplyToQuitIsAwaited(t *testing.T) {
 		defer unix.Close(far)
 		s.descriptors.open++
 		s.farewell.add(near, true)
-		s.farewell.some()
+		s.farewell.closeSome()
 		expect(t, far, "QUIT\r\n")
 		say(far, "250 x\r\n")
 		if turn() != 1 {

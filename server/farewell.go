@@ -52,8 +52,8 @@ func (f *farewell) waiting() bool { return f.head < len(f.queue) }
 // length is how many connections are not closed yet.
 func (f *farewell) length() int { return len(f.queue) - f.head + len(f.lingering) }
 
-// some closes what is due in a turn.
-func (f *farewell) some() {
+// closeSome closes what is due in a turn.
+func (f *farewell) closeSome() {
 	for n := 0; f.waiting() && n < farewellsPerTurn; n++ {
 		l := f.next()
 		if !l.quit || !f.sayQuit(l.fd) || !f.linger(l.fd) {
@@ -71,8 +71,8 @@ func (f *farewell) next() leaving {
 	return l
 }
 
-// hurry closes one connection at once. It returns false if there is none.
-func (f *farewell) hurry() bool {
+// closeOne closes one connection at once. It returns false if there is none.
+func (f *farewell) closeOne() bool {
 	if f.waiting() {
 		l := f.next()
 		if l.quit {
@@ -88,9 +88,9 @@ func (f *farewell) hurry() bool {
 	return false
 }
 
-// all closes everything, as well as it can be done at once.
-func (f *farewell) all() {
-	for f.hurry() {
+// closeAll closes everything, as well as it can be done at once.
+func (f *farewell) closeAll() {
+	for f.closeOne() {
 	}
 }
 

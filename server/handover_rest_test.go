@@ -235,7 +235,7 @@ func TestPredecessorTimesNothing(t *testing.T) {
 	old.save(old.store.Prepare([]byte("e"), nil), near, 50, nil)
 	near, left := put()
 	old.farewell.add(near, true)
-	old.farewell.some()
+	old.farewell.closeSome()
 	say(old.far, find("x")[:10])
 	old.client.Ready(old.client.fd, false)
 	watch := &old.cache.watch.timer

@@ -39,7 +39,7 @@ func (l *listener) Ready(int, bool) (again bool) {
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
-			if l.server.farewell.hurry() {
+			if l.server.farewell.closeOne() {
 				continue
 			}
 			l.server.adaptToLimit()

@@ -52,8 +52,8 @@ func (s *Server) makeRoomIfFull() {
 
 // makeRoom makes room for one more descriptor, if it can.
 func (s *Server) makeRoom() {
-	if !s.farewell.hurry() && s.fullest().store.Evict() {
-		s.farewell.hurry()
+	if !s.farewell.closeOne() && s.fullest().store.Evict() {
+		s.farewell.closeOne()
 	}
 }
 

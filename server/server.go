@@ -274,7 +274,7 @@ func (s *Server) Run() error {
 		s.expire() // first, so that nothing due is handed out below
 		s.loop.Dispatch()
 		s.continueSuccessions()
-		s.farewell.some()
+		s.farewell.closeSome()
 		s.continueLowering()
 		if s.stopping {
 			s.continueStop()

@@ -227,7 +227,7 @@ func TestStopWaitsForUnfinishedRequests(t *testing.T) {
 	file, _ := socketPair(t)
 	sendRights(t, s.far, "\x00", file)
 	s.continueStop()
-	s.farewell.some()
+	s.farewell.closeSome()
 	if s.continueStop(); !s.stopped {
 		t.Error("it waits still")
 	}

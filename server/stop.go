@@ -76,7 +76,7 @@ func (s *Server) loseGrace() {
 // finish closes everything that the server owns.
 func (s *Server) finish() {
 	s.clear() // after an error
-	s.farewell.all()
+	s.farewell.closeAll()
 	if !s.succeeded { // else the successor counts on
 		for _, c := range s.caches {
 			c.reportStatistics()
