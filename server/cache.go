@@ -79,7 +79,7 @@ func (c *cache) saveDestination(r *proto.Request, ttl int, t *terms) bool {
 		return true
 	}
 	if t != nil && t.decline {
-		c.stats.unbound++
+		c.stats.declinedBindings++
 		return true
 	}
 	if !c.store.SaveDestination(r.Destination, r.DestinationProperty, r.Endpoint, c.deadline(ttl)) {

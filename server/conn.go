@@ -174,7 +174,7 @@ func (c *conn) unsent(err error) bool {
 		// No event tells when that is over.
 		if !c.crowded {
 			c.crowded = true
-			c.session.cache.stats.crowded++
+			c.session.cache.stats.delayedHandovers++
 			c.session.fault("waits: %v", err)
 		}
 		c.callLater()

@@ -45,7 +45,7 @@ func (l *listener) Ready(int, bool) (again bool) {
 			l.server.adaptToLimit()
 			if !l.noRoom {
 				l.noRoom = true
-				l.cache.stats.rejected++
+				l.cache.stats.delayedClients++
 				l.cache.faults.warn(l.cache.now, "accept connection: %v", err)
 			}
 			l.server.timers.Set(&l.retry, l, l.cache.after(acceptPause))

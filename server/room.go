@@ -96,7 +96,7 @@ func (s *Server) relieve() (done bool) {
 				greedy = c
 			}
 		}
-		greedy.session.cache.stats.greedy++
+		greedy.session.cache.stats.disconnected++
 		greedy.session.fault("disconnected: %d bytes of unfinished requests and unread replies, and more than connection_cache_client_memory_limit with those of others", greedy.held)
 		greedy.close()
 	}

@@ -22,18 +22,18 @@ type statistics struct {
 	maxConnections  int
 
 	// What Postfix's scache(8) does not have.
-	closed    [store.Reasons]int // without a client
-	lowered   int                // times to live lowered to connection_cache_ttl_limit
-	refused   int                // saves for whose texts there was no room
-	lost      int                // descriptors that clients sent and we had no room for
-	rejected  int                // clients that could not be accepted at once
-	crowded   int                // hand-overs that had to wait for others on their way
-	greedy    int                // clients disconnected for what they made us keep
-	displaced int                // bindings dropped to make room, up to the last report
+	closed           [store.Reasons]int // without a client
+	lowered          int                // times to live lowered to connection_cache_ttl_limit
+	refused          int                // saves for whose texts there was no room
+	lost             int                // descriptors that clients sent and we had no room for
+	delayedClients   int                // clients that could not be accepted at once
+	delayedHandovers int                // hand-overs that had to wait for others on their way
+	disconnected     int                // clients disconnected for what they made us keep
+	displaced        int                // bindings dropped to make room, up to the last report
 
-	governed  bool // there is a policy
-	unbound   int  // bindings that it declined
-	shortened int  // times to live that it lowered
+	governed         bool // there is a policy
+	declinedBindings int  // bindings that it declined
+	loweredByPolicy  int  // times to live that it lowered
 }
 
 // each calls visit with each counter, by a name that stays the same in all versions.
@@ -53,12 +53,12 @@ func (s *statistics) each(visit func(name string, counter *int)) {
 	visit("lowered", &s.lowered)
 	visit("refused", &s.refused)
 	visit("lost", &s.lost)
-	visit("rejected", &s.rejected)
-	visit("crowded", &s.crowded)
-	visit("greedy", &s.greedy)
+	visit("rejected", &s.delayedClients)
+	visit("crowded", &s.delayedHandovers)
+	visit("greedy", &s.disconnected)
 	visit("displaced", &s.displaced)
-	visit("unbound", &s.unbound)
-	visit("shortened", &s.shortened)
+	visit("unbound", &s.declinedBindings)
+	visit("shortened", &s.loweredByPolicy)
 }
 
 type lookups struct{ hits, misses int }
@@ -114,11 +114,11 @@ func (s *statistics) add(more *statistics) {
 	s.lowered += more.lowered
 	s.refused += more.refused
 	s.lost += more.lost
-	s.rejected += more.rejected
-	s.crowded += more.crowded
-	s.greedy += more.greedy
-	s.unbound += more.unbound
-	s.shortened += more.shortened
+	s.delayedClients += more.delayedClients
+	s.delayedHandovers += more.delayedHandovers
+	s.disconnected += more.disconnected
+	s.declinedBindings += more.declinedBindings
+	s.loweredByPolicy += more.loweredByPolicy
 }
 
 // report logs what has been counted, if anything, and begins anew at now. displaced
@@ -143,7 +143,7 @@ func (s *statistics) report(log Logger, now time.Time, displaced int) {
 func (s *statistics) reportMore(log Logger, displaced int) {
 	closed := s.closed
 	closed[store.Expired], closed[store.Shutdown] = 0, 0
-	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.rejected+s.crowded+s.greedy+displaced+s.unbound+s.shortened == 0 {
+	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.delayedClients+s.delayedHandovers+s.disconnected+displaced+s.declinedBindings+s.loweredByPolicy == 0 {
 		return
 	}
 	var line strings.Builder
@@ -154,9 +154,9 @@ func (s *statistics) reportMore(log Logger, displaced int) {
 		}
 	}
 	fmt.Fprintf(&line, "; displaced bindings=%d lowered ttl=%d refused saves=%d lost descriptors=%d delayed clients=%d delayed hand-overs=%d disconnected clients=%d",
-		displaced, s.lowered, s.refused, s.lost, s.rejected, s.crowded, s.greedy)
+		displaced, s.lowered, s.refused, s.lost, s.delayedClients, s.delayedHandovers, s.disconnected)
 	if s.governed {
-		fmt.Fprintf(&line, "; policy: declined bindings=%d lowered ttl=%d", s.unbound, s.shortened)
+		fmt.Fprintf(&line, "; policy: declined bindings=%d lowered ttl=%d", s.declinedBindings, s.loweredByPolicy)
 	}
 	log.Infof("%s", line.String())
 }

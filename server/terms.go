@@ -106,7 +106,7 @@ func (s *session) govern(r *proto.Request) (ttl int) {
 	}
 	// connection_cache_ttl_limit, which can be changed, goes before a rule that allows for more.
 	if s.terms.ttl < s.cache.ttlLimit && r.TTL > s.terms.ttl {
-		s.cache.stats.shortened++
+		s.cache.stats.loweredByPolicy++
 		return s.terms.ttl
 	}
 	return r.TTL

@@ -439,7 +439,7 @@ func TestPolicyInEachReport(t *testing.T) {
 	log := &logbook{}
 	s := statistics{governed: true}
 	for n := range 2 {
-		s.shortened = n + 1
+		s.loweredByPolicy = n + 1
 		s.report(log, time.Now(), 0)
 	}
 	if len(log.lines) != 2 || !strings.HasSuffix(log.lines[0], " lowered ttl=1") || !strings.HasSuffix(log.lines[1], " lowered ttl=2") {
