@@ -12,24 +12,24 @@ import (
 // watch and its functions, which tests of sessions do without.
 type cache struct {
 	*clock
-	name        string
-	store       *store.Store
-	watch       *watch              // may be nil
-	close       func(fd int)        // closes a connection
-	drop        func(fd int)        // closes a socket that its client has as well
-	culprit     func(fd int) string // tells who a client is; may be nil
-	judge       *judge              // nil: there is no policy
-	ttlLimit    int                 // seconds: connection_cache_ttl_limit
-	log         Logger
-	verbose     bool
-	paused      bool  // nothing is found nor saved
-	mistake     error // for which it is so until the process ends; or nil
-	succeedable bool  // clients may ask to take over
-	stats       statistics
-	counters    counters
-	activity    *activity
-	faults      faults
-	passed      int // what was done beside the store's Effort, in the same measure, and is not charged yet
+	name      string
+	store     *store.Store
+	watch     *watch              // may be nil
+	close     func(fd int)        // closes a connection
+	drop      func(fd int)        // closes a socket that its client has as well
+	culprit   func(fd int) string // tells who a client is; may be nil
+	judge     *judge              // nil: there is no policy
+	ttlLimit  int                 // seconds: connection_cache_ttl_limit
+	log       Logger
+	verbose   bool
+	paused    bool  // nothing is found nor saved
+	mistake   error // for which it is so until the process ends; or nil
+	handsOver bool  // clients may ask to take over
+	stats     statistics
+	counters  counters
+	activity  *activity
+	faults    faults
+	effort    int // beside the store's Effort, in the same measure, and not charged to a client yet
 
 	limits       store.Limits    // as configured, or changed at run time
 	lowering     *store.Lowering // these are not in force yet; or nil
@@ -101,7 +101,7 @@ func (c *cache) putBack(connection *store.Connection) {
 // spent returns the work done since the last call beyond what every message costs, in bindings passed
 // over.
 func (c *cache) spent() (n int) {
-	n, c.passed = c.passed+c.store.Effort(), 0
+	n, c.effort = c.effort+c.store.Effort(), 0
 	return n
 }
 
@@ -110,7 +110,7 @@ func (c *cache) spent() (n int) {
 const stepsPerBinding = 64
 
 // chargeMatch charges a match that may have taken so many steps.
-func (c *cache) chargeMatch(steps int) { c.passed += steps / stepsPerBinding }
+func (c *cache) chargeMatch(steps int) { c.effort += steps / stepsPerBinding }
 
 // taken ends a connection that a client has taken, and still has if it is alive.
 func (c *cache) taken(connection *store.Connection, alive bool) {
@@ -153,7 +153,7 @@ func (c *cache) fit(found *store.Connection) bool {
 	if c.watch != nil {
 		if why, unfit := c.watch.look(found.FD()); unfit {
 			c.store.Discard(found, why)
-			c.passed += bindingsPerMessage
+			c.effort += bindingsPerMessage
 			return false
 		}
 		c.watch.end(found.FD())

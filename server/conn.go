@@ -106,7 +106,7 @@ func (c *conn) Ready(_ int, hangup bool) (again bool) {
 // work does what can be done: flush, step, fill, and again. It returns false when
 // that would block or the client is gone, true when it has had its share.
 func (c *conn) work() (again bool) {
-	c.session.cache.spent() // by others, or to lower limits
+	c.session.cache.spent() // what others have spent, and lower limits, is not charged to this client
 	for c.budget = wakeBudget; c.budget > 0; {
 		if !c.flush() {
 			return false

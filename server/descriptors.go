@@ -95,8 +95,8 @@ func (d *descriptors) close(fd int) {
 	}
 }
 
-// drop closes a socket that somebody else has as well, unless that means harm: so it is not taken
-// apart by this, and how long that would take is not asked for.
+// drop closes, at once, a socket of which close(2) does not take long: because that was asked (see close),
+// or because its client has it as well, so that this is not the last close.
 func (d *descriptors) drop(fd int) {
 	d.open--
 	unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)

@@ -40,7 +40,7 @@ const describeCost = 7 * bindingsPerMessage
 func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)
 	if c != nil {
-		s.cache.passed += describeCost
+		s.cache.effort += describeCost
 		r := reply{s.out}
 		kind, remote := s.cache.describe(c.FD())
 		r.text("connection", string(c.Endpoint()))
@@ -79,7 +79,7 @@ func (s *session) listDestinations() {
 		d, more := s.cache.activity.next(&place, s.cache.now)
 		if d.told {
 			bindings, connections := s.cache.store.Reach(d.label, reachLook)
-			s.cache.passed += min(bindings, reachLook)
+			s.cache.effort += min(bindings, reachLook)
 			r := reply{s.out}
 			r.text("destination", string(d.label))
 			r.text("hits", strconv.FormatFloat(d.hits, 'f', 1, 64))

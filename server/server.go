@@ -26,8 +26,8 @@ import (
 type Config struct {
 	Log     Logger
 	Verbose bool   // log clients and requests
-	Mistake error  // for which nothing is found nor kept; nil: there is none
-	Version string // for who asks
+	Mistake error  // in the configuration, or nil: then the caches are paused, until the process ends
+	Version string // for admin requests
 
 	TTLLimit         time.Duration // connection_cache_ttl_limit, whole seconds, at least 1
 	StatusUpdateTime time.Duration // connection_cache_status_update_time
@@ -226,7 +226,7 @@ func (s *Server) newCache(name string) *cache {
 		judge:    s.judge,
 		ttlLimit: int(s.config.TTLLimit / time.Second),
 
-		succeedable: s.config.HandOver,
+		handsOver: s.config.HandOver,
 
 		log:      log,
 		verbose:  s.config.Verbose,

@@ -165,7 +165,7 @@ func (s *session) answer(r *proto.Request) {
 	if r.Op == proto.None || r.Op == proto.Dummy {
 		return
 	}
-	if r.Op == proto.TakeOver && !s.cache.succeedable {
+	if r.Op == proto.TakeOver && !s.cache.handsOver {
 		r.Op = proto.Unknown // as to Postfix's scache(8)
 	}
 	s.cache.counters.requests++

@@ -34,7 +34,7 @@ func (s *Server) beginStop() {
 func (s *Server) continueStop() {
 	busy := false
 	for c := range s.clients {
-		if c.Ready(c.fd, true) {
+		if c.Ready(c.fd, true) { // true: so that it reads until there is nothing more, however short a read is
 			s.loop.Again(c.fd)
 			busy = true
 		}
