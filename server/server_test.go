@@ -158,7 +158,16 @@ func read(fd int, buffer []byte) (n int, err error) {
 	}
 }
 
-func say(fd int, text string) { unix.Write(fd, []byte(text)) }
+// say sends all of a text, if it can: a signal of Go's runtime may cut a long write short.
+func say(fd int, text string) {
+	for rest := []byte(text); len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		rest = rest[max(n, 0):]
+	}
+}
 
 const miss = "status\x002\x00property\x00\x00\x00"
 
