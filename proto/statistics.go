@@ -8,7 +8,7 @@ import (
 // Statistic is one number of the reply to AdminStatistics.
 type Statistic struct {
 	Name  string
-	Gauge bool // else it counts since the start, and never falls
+	Gauge bool // else it counts, and never falls in a process
 	Help  string
 }
 

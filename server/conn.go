@@ -2,7 +2,6 @@ package server
 
 import (
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,14 +30,10 @@ type conn struct {
 	drained    bool // there was nothing more to read
 	wantWrite  bool // the loop reports when there is room to write
 	crowded    bool // its descriptor cannot be sent for the time being
-	later      bool // the server calls it again in a while
-	prolonged  bool // callLater was called again meanwhile: the pause begins anew
 	gaveWay    bool // its errand waits for a moment
-	unasked    bool // the server calls it again now, though no event may have come
-	behind     bool // the next read tells what stands behind a descriptor
-	glued      bool // something stood behind the last descriptor
 	moved      bool // the client did what it owed us, since the timer was set
-	timer      timerwheel.Timer[timed]
+	unreported
+	timer timerwheel.Timer[timed]
 }
 
 const (
@@ -280,43 +275,6 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 		c.assumeDrained()
 	}
 	return n, err
-}
-
-// assumeDrained says that there is nothing more to read, most probably. If there is,
-// it is found a little later.
-func (c *conn) assumeDrained() {
-	c.drained = true
-	c.callLater()
-}
-
-// callLaterPause is how long a client waits for something that no event tells of.
-const callLaterPause = 20 * time.Millisecond
-
-// callLater calls the client again after a pause, which begins anew with each call.
-func (c *conn) callLater() {
-	if c.prolonged = c.later; !c.later {
-		c.later = true
-		c.server.later.add(c)
-	}
-}
-
-// waitedEnough reports whether the client has been quiet since the pause began.
-func (c *conn) waitedEnough() bool {
-	if c.prolonged {
-		c.prolonged = false
-		return false
-	}
-	c.later, c.unasked = false, true
-	return true
-}
-
-// learn is told whether a read has found something. Of reads right behind a descriptor, or made only
-// because the pause was over, it learns whether this client sends on without waiting for the status.
-func (c *conn) learn(found bool) {
-	if c.behind || c.unasked && found {
-		c.glued = found
-	}
-	c.behind, c.unasked = false, false
 }
 
 // keepInput copies what is left of the input out of the shared buffer.

@@ -13,10 +13,13 @@ import (
 // can change while we run. If it was lowered, clients need their reserve again.
 func (s *Server) adaptToLimit() {
 	s.descriptors.readLimit()
+	before := s.room
 	s.room = s.descriptors.room(s.base)
 	for _, c := range s.caches {
 		if c.lowering != nil {
-			c.lower()
+			if s.room != before { // else it goes on, and does not begin anew
+				c.lower()
+			}
 			continue
 		}
 		c.store.Limits = c.bounded()

@@ -56,7 +56,7 @@ type Config struct {
 	// Succeeded is called when one has, with its process ID (0 if it cannot be seen from here);
 	// may be nil.
 	Succeeded func(pid int)
-	// Watchdog is told when a turn begins and ends; may be nil.
+	// Watchdog is told when a turn begins and ends; nil: there is none.
 	Watchdog Watchdog
 	// Beat is told how the server does: some seconds after that has changed, when the server
 	// begins to stop, and each Heartbeat in any case, unless that is 0. It is called
@@ -70,6 +70,11 @@ type Watchdog interface {
 	Busy()
 	Idle()
 }
+
+type unwatched struct{}
+
+func (unwatched) Busy() {}
+func (unwatched) Idle() {}
 
 // Server is a connection cache. All methods but Stop and Introduce belong to one goroutine.
 type Server struct {
@@ -151,6 +156,9 @@ func New(config Config, caches ...Cache) (*Server, error) {
 	if err != nil {
 		l.Close()
 		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	if config.Watchdog == nil {
+		config.Watchdog = unwatched{}
 	}
 	s := &Server{
 		config:  config,
@@ -267,9 +275,7 @@ func (s *Server) Run() error {
 		if err := s.loop.Wait(s.sleep()); err != nil {
 			return err
 		}
-		if s.config.Watchdog != nil {
-			s.config.Watchdog.Busy()
-		}
+		s.config.Watchdog.Busy()
 		s.readClock()
 		s.expire() // first, so that nothing due is handed out below
 		s.loop.Dispatch()
@@ -281,9 +287,7 @@ func (s *Server) Run() error {
 		}
 		s.noticeChange()
 		s.endTurn()
-		if s.config.Watchdog != nil {
-			s.config.Watchdog.Idle()
-		}
+		s.config.Watchdog.Idle()
 		if s.worked >= yieldAfter {
 			s.worked = 0
 			runtime.Gosched()

@@ -346,6 +346,7 @@ func (s *Server) restoreClient(cache *cache, r *handover.Client, descriptors []i
 		session.texts = int32(len(r.Prepared.Endpoint) + len(r.Prepared.Property))
 	}
 	if r.Found != nil {
+		// Into the store, and out of it as by a find: the client has it already.
 		session.connection = s.restoreConnection(cache, r.Found, rest[0])
 		cache.restoring.Withdraw(r.Found.Serial)
 		rest = rest[1:]
