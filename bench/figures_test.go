@@ -60,7 +60,7 @@ func TestSample(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	for want, got := range map[string]string{
 		"1,234,567": grouped(1234567), "-12,345": grouped(-12345), "999": grouped(999), "-123": grouped(-123),
-		"12,346": short(12345.6), "0.00": short(0), "0.0123": short(0.0123), "-": short(math.NaN()), "12.3": short(12.34),
+		"12,346": short(12345.6), "miss, 1 client, at 0.50 a second": Scenario{Workload: agent.Miss, Clients: 1, Rate: 0.5}.String(), "0.00": short(0), "0.0123": short(0.0123), "-": short(math.NaN()), "12.3": short(12.34),
 		"1.50ms": microText(1500), "2.00s": microText(2e6), "999us": microText(999),
 	} {
 		if got != want {
@@ -85,9 +85,24 @@ func TestParseStrace(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, bad := range []string{"-workloads=x", "-sweep=x", "-clients=0", "-hit=2", "-label=1", "-rounds=0", "rest", "-verify -endpoints=3", "-cached=-1"} {
+	bad := []string{
+		"-workloads=x", "-sweep=x", "rest", "-hit=2", "-hit=NaN", "-label=1", "-rounds=0", "-duration=0s", "-duration=2h", "-ttl=0", "-ttl=86401",
+		"-clients=9", "-cached=9", "-bound=9", "-stopped=1", "-rate=9", "-listed", "-verify", "-endpoints=9", // what is measured does not depend on these
+	}
+	for _, flags := range []string{
+		"-clients=0", "-cached=-1", "-bound=-1", "-bound=20000000", "-stopped=-1", "-verify -endpoints=3", "-glue -rate=9",
+		"-rate=-1", "-rate=NaN", "-rate=Inf", "-rate=1e-12", "-rate=1e9",
+	} {
+		bad = append(bad, "-workloads=cycle "+flags)
+	}
+	for _, bad := range bad {
 		if _, err := parseOptions(strings.Fields(bad), new(strings.Builder)); err == nil {
 			t.Errorf("%s is accepted", bad)
+		}
+	}
+	for _, good := range []string{"", "-sweep=clients -endpoints=3", "-workloads=cycle -rate=0.5 -listed", "-takeover -glue", "-report=x"} {
+		if _, err := parseOptions(strings.Fields(good), new(strings.Builder)); err != nil {
+			t.Errorf("%s: %v", good, err)
 		}
 	}
 }

@@ -125,6 +125,9 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 		return nil, err
 	}
 	err := o.complete(*workloads, *sweeps, flags.Args())
+	if err == nil {
+		err = o.unused(flags)
+	}
 	if err != nil {
 		fmt.Fprintf(output, "bench: %v (bench -h explains)\n", err)
 	}
@@ -154,15 +157,43 @@ func (o *Options) complete(workloads, sweeps string, rest []string) error {
 			return err
 		}
 	}
+	if err := o.Agents.Check(); err != nil {
+		return err
+	}
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument: %s", rest[0])
-	case o.Rounds < 1 || o.Duration < time.Millisecond || o.Fill <= 0:
-		return errors.New("there must be a round, of a millisecond at least, and time to fill")
-	case o.Cached < 0 || o.Bound < 0 || o.Stopped < 0 || o.Rate < 0 || o.Agents.Threads < 1 || o.Agents.Endpoints < 0 || o.Agents.TTL < 1 || o.Agents.MessageSize < 0:
+	case o.Rounds < 1 || o.Duration < time.Millisecond || o.Duration > time.Hour || o.Fill <= 0:
+		return errors.New("there must be a round, of a millisecond to an hour, and time to fill")
+	case o.Rate != 0 && !(o.Rate >= 0.01 && o.Rate <= 1e6): // nor NaN
+		return errors.New("a rate must be 0.01 to 1,000,000 operations a second, or 0")
+	case o.Agents.TTL < 1 || o.Agents.TTL > longestTTL:
+		return fmt.Errorf("a time to live must be 1 to %d seconds", longestTTL)
+	case o.Bound > mostText/(2*o.Agents.LabelSize+o.Agents.PropertySize+1):
+		return fmt.Errorf("what is bound must have %s bytes of labels and properties at most", grouped(mostText))
+	case o.Cached < 0 || o.Bound < 0 || o.Stopped < 0 || o.Agents.Threads < 1 || o.Agents.Endpoints < 0 || o.Agents.MessageSize < 0:
 		return errors.New("a number is too small")
+	case o.Agents.Glue && o.Rate > 0:
+		return errors.New("-glue: at a fixed rate nobody knows when the next request comes")
 	}
-	return o.Agents.Check()
+	return nil
+}
+
+// unused refuses flags that would change nothing.
+func (o *Options) unused(flags *flag.FlagSet) (err error) {
+	flags.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "clients", "cached", "bound", "stopped", "rate", "listed", "verify":
+			if len(o.Workloads) == 0 {
+				err = fmt.Errorf("-%s is for -workloads", f.Name)
+			}
+		case "endpoints":
+			if len(o.Workloads) == 0 && len(o.Sweeps) == 0 {
+				err = errors.New("-endpoints is for -workloads and -sweep")
+			}
+		}
+	})
+	return err
 }
 
 func list(text string) []string {

@@ -35,7 +35,7 @@ func (s Scenario) String() string {
 		fmt.Fprintf(&b, ", %d stopped in mid-request", s.Stopped)
 	}
 	if s.Rate > 0 {
-		fmt.Fprintf(&b, ", at %s a second", grouped(int(s.Rate)))
+		fmt.Fprintf(&b, ", at %s a second", short(s.Rate))
 	}
 	if s.Listed {
 		b.WriteString(", beside lists")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,14 @@ type server struct {
 	failed string // why it does not take part any more
 }
 
-// startServer starts a server as master(8) would. Times to live and time-outs are
-// beyond what any run takes. failed is called if the sink stops by itself.
+// What the servers are made for: bytes of labels and properties of what is bound, and seconds.
+const (
+	mostText   = 2_000_000_000
+	longestTTL = 24 * 60 * 60
+)
+
+// startServer starts a server as master(8) would. Times to live, time-outs and limits
+// are beyond what any run takes. failed is called if the sink stops by itself.
 func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func(error)) (*server, error) {
 	s := &server{name: p.name}
 	var err error
@@ -56,7 +63,8 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 		Chroot:       true,
 		Args:         p.arguments,
 		Env:          floor.Environment(config.Properties()),
-		MainCF:       "connection_cache_ttl_limit = 1d\nmax_idle = 1d\n",
+		MainCF: fmt.Sprintf("max_idle = 1d\nconnection_cache_ttl_limit = %d\n"+
+			"connection_cache_binding_limit = %d\nconnection_cache_text_limit = %d\n", longestTTL, math.MaxInt32, math.MaxInt32),
 	})
 	if err == nil && cpus != nil {
 		err = pin(s.daemon.PID, cpus)

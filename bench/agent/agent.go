@@ -76,7 +76,7 @@ func (c *Config) Check() error {
 		return fmt.Errorf("labels must have %d to %d bytes", MinLabel, MaxText)
 	case c.PropertySize < 0 || c.PropertySize > MaxText:
 		return fmt.Errorf("properties must have up to %d bytes", MaxText)
-	case c.Hit < 0 || c.Hit > 1:
+	case !(c.Hit >= 0 && c.Hit <= 1): // nor NaN
 		return errors.New("the hit ratio must be 0 to 1")
 	case c.Verify && c.Endpoints > 0:
 		return errors.New("only what a client finds under an endpoint of its own can be verified")
