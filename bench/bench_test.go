@@ -216,6 +216,22 @@ func benchOf(t *testing.T, programs []program) *bench {
 	return &bench{options: options(t), programs: programs, out: io.Discard, progress: newProgress(os.Stderr), fail: func(err error) { t.Error(err) }}
 }
 
+// A server that does not keep what it was given is not measured.
+func TestLosses(t *testing.T) {
+	for limit, sc := range map[string]Scenario{
+		"connection_cache_size_limit=100":    {Workload: agent.Miss, Clients: 3, Cached: 200},
+		"connection_cache_binding_limit=100": {Workload: agent.Bind, Clients: 3, Bound: 200},
+		"connection_cache_size_limit=2":      {Workload: agent.Deliver, Clients: 5},
+	} {
+		p := program{name: ours, file: programs[0].file, arguments: []string{"-o", limit}}
+		b := benchOf(t, []program{p})
+		b.options = options(t, "-rounds", "1", "-duration", "50ms", "-calls=false")
+		if _, err := b.scenario(t.Context(), sc, b.programs); err == nil {
+			t.Errorf("%v with %s is measured", sc, limit)
+		}
+	}
+}
+
 // What a burst has left is kept in turn, or expires but for what is used.
 func TestBurst(t *testing.T) {
 	// Stock, too, can be held up for two seconds before it loses one.

@@ -111,6 +111,9 @@ func (r *race) run(ctx context.Context, sc Scenario) (*Outcome, error) {
 	}
 	for i, s := range r.servers {
 		if standing := &outcome.Standings[i]; standing.Note == "" {
+			if err := s.checkCached(); err != nil {
+				return nil, err
+			}
 			if err := r.afterwards(ctx, s, s.scenario(sc), standing); err != nil {
 				return nil, err
 			}
@@ -163,9 +166,9 @@ func (r *race) fill(ctx context.Context, s *server, sc Scenario) error {
 		return err
 	}
 	if binds <= 0 {
-		return nil
+		return s.checkCached()
 	}
-	return fill(&s.bound, sc.Bound, "destinations", f.Bind)
+	return errors.Join(fill(&s.bound, sc.Bound, "destinations", f.Bind), s.checkCached())
 }
 
 // fleet connects a scenario's clients.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +65,7 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 		Chroot:       true,
 		Args:         p.arguments,
 		Env:          floor.Environment(config.Properties()),
-		MainCF: fmt.Sprintf("max_idle = 1d\nconnection_cache_ttl_limit = %d\n"+
+		MainCF: fmt.Sprintf("max_idle = 1d\nconnection_cache_status_update_time = 1d\nconnection_cache_ttl_limit = %d\n"+
 			"connection_cache_binding_limit = %d\nconnection_cache_text_limit = %d\n", longestTTL, math.MaxInt32, math.MaxInt32),
 	})
 	if err == nil && cpus != nil {
@@ -103,6 +105,29 @@ func (s *server) explain(err error) error {
 	return fmt.Errorf("%s: %w", s.name, err)
 }
 
+// checkCached fails if the server has closed what was saved beforehand.
+func (s *server) checkCached() error {
+	counts, err := s.sink.Counts()
+	if open := counts.Opened - counts.Closed; err == nil && open < int64(s.cached) {
+		err = fmt.Errorf("of %s connections cached beforehand it has closed %s", grouped(s.cached), grouped(s.cached-int(open)))
+	}
+	return s.explain(err)
+}
+
+var maxima = regexp.MustCompile(`^statistics: max simultaneous domains=(\d+)`)
+
+// checkBound fails if the server, by its statistics, has never had all that was bound beforehand.
+func (s *server) checkBound() error {
+	for _, line := range s.daemon.Texts() {
+		if found := maxima.FindStringSubmatch(line); found != nil {
+			if had, err := strconv.Atoi(found[1]); err != nil || had < s.bound {
+				return fmt.Errorf("of %s destinations bound beforehand it has had %s", grouped(s.bound), found[1])
+			}
+		}
+	}
+	return nil
+}
+
 // finish ends the server as a reload does. Then every connection that was opened
 // must be closed: what is not has been lost.
 func (s *server) finish() error {
@@ -110,6 +135,9 @@ func (s *server) finish() error {
 	state, err := s.daemon.Wait(10 * time.Second)
 	if err == nil && state.ExitCode() != 0 {
 		err = fmt.Errorf("it ended with %v", state)
+	}
+	if err == nil {
+		err = s.checkBound()
 	}
 	if err == nil {
 		_, err = s.sink.AwaitClosed(10 * time.Second)

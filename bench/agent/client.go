@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ type client struct {
 	turn   int    // number of its operation, in a fill
 	start  int64  // of its operation
 	inode  uint64 // of what it has saved; only if that is verified
+	until  int64  // its own endpoint must have its connection
 }
 
 // state is what a client waits for.
@@ -212,6 +214,9 @@ func (t *thread) handOver(c *client) error {
 	t.counts.Handed++
 	closeQuick(c.held)
 	c.held = -1
+	if t.config.Endpoints == 0 {
+		c.until = t.clock() + int64(time.Duration(t.config.TTL-1)*time.Second) // stock's second may be short
+	}
 	return nil
 }
 
@@ -224,7 +229,7 @@ func (t *thread) found(c *client, hit bool) error {
 		return fmt.Errorf("found what nobody has saved")
 	case t.run.Workload == Miss:
 		return t.finished(c)
-	case t.run.Workload == Deliver:
+	case t.run.Workload == Deliver && t.clock() >= c.until:
 		return t.connectMail(c)
 	}
 	return fmt.Errorf("its connection is lost")
@@ -237,7 +242,7 @@ func (t *thread) descriptor(c *client) error {
 		return err
 	}
 	t.counts.Returned++
-	c.held, c.owed = fd, true
+	c.held, c.owed, c.until = fd, true, 0
 	if t.config.Verify {
 		if came, err := inode(fd); err != nil || came != c.inode {
 			return fmt.Errorf("saved socket %d and got %d back (%v)", c.inode, came, err)

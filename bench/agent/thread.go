@@ -181,6 +181,9 @@ const forever = int64(1 << 62)
 
 func (t *thread) tick() { t.now = int64(time.Since(t.began)) }
 
+// clock is a time that goes on from run to run.
+func (t *thread) clock() int64 { return t.began.UnixNano() + t.now }
+
 // begin begins the operations that are due, as far as there are idle clients.
 func (t *thread) begin() error {
 	for len(t.idle) > 0 {
