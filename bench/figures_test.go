@@ -116,6 +116,26 @@ func TestTooFewDescriptors(t *testing.T) {
 	}
 }
 
+// A sweep is as long as the limit of descriptors lets, and can be drawn.
+func TestSweepWithinLimit(t *testing.T) {
+	for _, name := range sweepNames {
+		for _, limit := range []int{0, 100, 300, 2000, 20_000, 1 << 20} {
+			sweep, at := newSweep(name, limit)
+			for i, n := range sweep.Points {
+				if n < 0 || at(n).Clients < 1 || i > 0 && n <= sweep.Points[i-1] {
+					t.Errorf("%s, limit %d: %v", name, limit, sweep.Points)
+				}
+				if needed := at(n).descriptors(); limit >= 2000 && needed > limit {
+					t.Errorf("%s, limit %d: %v needs %d", name, limit, at(n), needed)
+				}
+			}
+			if place(sweep, 0) <= 0 {
+				t.Errorf("%s, limit %d: no place for 0", name, limit)
+			}
+		}
+	}
+}
+
 // The report and the pictures do without what could not be measured.
 func TestReportWithGaps(t *testing.T) {
 	var sweep Sweep

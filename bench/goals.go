@@ -29,6 +29,11 @@ const (
 
 // goals measures all of the goals' scenarios and judges them.
 func (b *bench) goals(ctx context.Context) error {
+	// The largest of all, before the first.
+	needed := max(Scenario{Clients: 64, Cached: manyCached}.descriptors(), b.memoryDescriptors())
+	if err := checkDescriptors(needed); err != nil {
+		return err
+	}
 	many := shortOfBound
 	if b.options.Report != "" {
 		many = manyBound

@@ -132,6 +132,16 @@ func (b *bench) measure(ctx context.Context) error {
 		b.options.Duration = max(b.options.Duration, reportDuration)
 		b.options.Rounds = max(b.options.Rounds, reportRounds)
 	}
+	sweeps := b.options.Sweeps
+	if b.options.Report != "" {
+		sweeps = sweepNames
+	}
+	for _, name := range sweeps { // what cannot be is said before the first figure
+		sweep, at := newSweep(name, descriptorLimit())
+		if err := checkDescriptors(at(slices.Max(sweep.Points)).descriptors()); err != nil {
+			return fmt.Errorf("-sweep %s: %w", name, err)
+		}
+	}
 	custom := len(b.options.Workloads) > 0
 	for _, w := range b.options.Workloads {
 		sc := Scenario{w, b.options.Agents.Clients, b.options.Agents.Endpoints, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate, b.options.Listed}
@@ -139,14 +149,10 @@ func (b *bench) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	sweeps := b.options.Sweeps
 	if b.options.Report != "" || !custom && len(sweeps) == 0 && !b.options.Burst && !b.options.TakeOvers {
 		if err := b.goals(ctx); err != nil {
 			return err
 		}
-	}
-	if b.options.Report != "" {
-		sweeps = sweepNames
 	}
 	for _, name := range sweeps {
 		if err := b.sweep(ctx, name); err != nil {

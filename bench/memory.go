@@ -30,12 +30,13 @@ const (
 	idleTime = 2 * time.Second
 )
 
+// memoryDescriptors is how many it takes: all idle clients are ours at the same time.
+func (b *bench) memoryDescriptors() int {
+	return max(len(b.programs)*memoryClients, memoryConnections+memoryClients) + 100
+}
+
 // memory measures the servers' memory step by step, and then how idle they are.
 func (b *bench) memory(ctx context.Context) ([]Memory, error) {
-	// All idle clients are ours at the same time.
-	if err := checkDescriptors(max(len(b.programs)*memoryClients, memoryConnections+memoryClients) + 100); err != nil {
-		return nil, err
-	}
 	r, err := b.startRace(ctx, b.programs)
 	if err != nil {
 		return nil, err
@@ -51,6 +52,9 @@ func (b *bench) memory(ctx context.Context) ([]Memory, error) {
 		defer fleet.Close()
 	}
 	if err := r.idle(ctx, results); err != nil {
+		return nil, err
+	}
+	if err := r.finish(); err != nil {
 		return nil, err
 	}
 	b.results.Memory = results
@@ -141,5 +145,8 @@ func writeMemory(w io.Writer, all []Memory) {
 var memoryHeadings = []string{"", "base", "a connection", "a client", "wake-ups"}
 
 func (m *Memory) row() []string {
+	if m.Note != "" {
+		return []string{m.Server, m.Note}
+	}
 	return []string{m.Server, bytesText(m.Base), short(float64(m.PerConnection)) + "B", short(float64(m.PerClient)) + "B", fmt.Sprint(m.WakeUps)}
 }

@@ -62,10 +62,11 @@ func (s Scenario) floorCan() bool {
 
 // descriptors is how many open descriptors the busiest process needs: the agents
 // with two for each client, or a server or sink with what is cached and a
-// connection for each client. Some are needed by everybody.
+// connection for each client. Some are needed by everybody. Of its limit ours keeps an
+// eighth for clients.
 func (s Scenario) descriptors() int {
 	const some = 64
-	return max(2*s.Clients, s.Cached+s.Clients) + s.Stopped + some
+	return max(2*s.Clients, s.Cached+max(s.Clients, (s.Cached+some)/7)) + s.Stopped + some
 }
 
 func count(n int, one, many string) string {

@@ -17,16 +17,15 @@ type Sweep struct {
 	Runs   []*Outcome `json:"runs"`   // one for each point
 }
 
-// newSweep plans a sweep as far as the limit of descriptors lets.
-func newSweep(name string) (*Sweep, func(int) Scenario) {
-	limit := descriptorLimit()
+// newSweep plans a sweep as far as a limit of descriptors lets, two points at least.
+func newSweep(name string, limit int) (*Sweep, func(int) Scenario) {
 	upTo := func(largest int, points ...int) (fit []int) {
-		for _, p := range points {
-			if p < largest {
+		for i, p := range points {
+			if p < largest || i == 0 {
 				fit = append(fit, p)
 			}
 		}
-		return append(fit, largest)
+		return append(fit, max(largest, points[1]))
 	}
 	switch name {
 	case "clients":
@@ -34,7 +33,7 @@ func newSweep(name string) (*Sweep, func(int) Scenario) {
 		return &Sweep{Name: name, Title: "cycle", Axis: "clients", Points: upTo(largest, 1, 4, 16, 64, 250, 1000, 2500)},
 			func(n int) Scenario { return Scenario{Workload: agent.Cycle, Clients: n} }
 	case "cached":
-		largest := min(100_000, limit-300)
+		largest := min(100_000, limit-limit/8-300)
 		return &Sweep{Name: name, Title: "cycle, 64 clients", Axis: "connections cached beforehand",
 				Points: upTo(largest, 0, 1000, 2500, 5000, 10_000, 15_000, 30_000, 60_000)},
 			func(n int) Scenario { return Scenario{Workload: agent.Cycle, Clients: 64, Cached: n} }
@@ -48,7 +47,7 @@ func newSweep(name string) (*Sweep, func(int) Scenario) {
 // sweep measures at every point, with the same servers: what is there grows. A
 // server that is too slow to fill drops out.
 func (b *bench) sweep(ctx context.Context, name string) error {
-	sweep, at := newSweep(name)
+	sweep, at := newSweep(name, descriptorLimit())
 	r, err := b.startRace(ctx, b.programs)
 	if err != nil {
 		return err
