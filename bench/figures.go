@@ -10,15 +10,14 @@ import (
 	"github.com/scache/scache/bench/agent"
 )
 
-// Sample is one round with one server. Latencies are in microseconds; NaN cannot
-// be told, and is null in JSON.
+// Sample is one round with one server. Latencies are in microseconds.
 type Sample struct {
 	Ops       int64   `json:"ops"`
 	PerSecond float64 `json:"ops_per_second"`
-	P50       float64 `json:"p50_us"`
-	P99       float64 `json:"p99_us"`
-	P999      float64 `json:"p999_us"`
-	Max       float64 `json:"max_us"`
+	P50       figure  `json:"p50_us"`
+	P99       figure  `json:"p99_us"`
+	P999      figure  `json:"p999_us"`
+	Max       figure  `json:"max_us"`
 	CPU       figure  `json:"server_cpu_us_per_op"`
 	Stalled   int     `json:"stalled_clients"`
 	Unstarted int64   `json:"unstarted_ops"`
@@ -38,12 +37,15 @@ func newSample(r agent.Result, cpu time.Duration) Sample {
 	}
 }
 
-func microseconds(h *hdrhistogram.Histogram, percentile float64) float64 {
-	return float64(h.ValueAtPercentile(percentile)) / 1e3
+func microseconds(h *hdrhistogram.Histogram, percentile float64) figure {
+	if h.TotalCount() == 0 {
+		return unknown
+	}
+	return figure(h.ValueAtPercentile(percentile)) / 1e3
 }
 
 // figure is a number that may be unknown: NaN, or infinite as what is divided by
-// no operations.
+// no operations. In JSON it is null then.
 type figure float64
 
 var unknown = figure(math.NaN())
@@ -65,7 +67,9 @@ type spread struct {
 	Max    figure `json:"max"`
 }
 
+// spreadOf leaves out what is unknown.
 func spreadOf(values []float64) spread {
+	values = slices.DeleteFunc(slices.Clone(values), func(x float64) bool { return !figure(x).known() })
 	if len(values) == 0 {
 		return spread{unknown, unknown, unknown}
 	}
@@ -82,21 +86,19 @@ func median(values []float64) float64 {
 }
 
 // ratios divides round by round: what disturbs a machine for longer than a round
-// disturbs both.
+// disturbs both. A round in which one has done nothing does not count.
 func ratios(a, b []Sample, what func(Sample) float64) spread {
 	var values []float64
 	for i := range min(len(a), len(b)) {
-		if x, y := what(a[i]), what(b[i]); y != 0 && figure(x/y).known() {
-			values = append(values, x/y)
-		}
+		values = append(values, what(a[i])/what(b[i]))
 	}
 	return spreadOf(values)
 }
 
 // What is compared.
 func throughput(s Sample) float64 { return s.PerSecond }
-func p50(s Sample) float64        { return s.P50 }
-func p99(s Sample) float64        { return s.P99 }
-func p999(s Sample) float64       { return s.P999 }
-func longest(s Sample) float64    { return s.Max }
+func p50(s Sample) float64        { return float64(s.P50) }
+func p99(s Sample) float64        { return float64(s.P99) }
+func p999(s Sample) float64       { return float64(s.P999) }
+func longest(s Sample) float64    { return float64(s.Max) }
 func cpu(s Sample) float64        { return float64(s.CPU) }

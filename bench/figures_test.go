@@ -15,7 +15,7 @@ import (
 
 func samples(rates ...float64) (s []Sample) {
 	for _, r := range rates {
-		s = append(s, Sample{PerSecond: r, P99: 1000 / r, CPU: figure(1 / r)})
+		s = append(s, Sample{PerSecond: r, P99: figure(1000 / r), CPU: figure(1 / r)})
 	}
 	return s
 }
@@ -47,13 +47,17 @@ func TestSample(t *testing.T) {
 		h.RecordValue(int64(i+1) * 1e6)
 	}
 	s := newSample(agent.Result{Ops: 500, InTime: 400, Elapsed: 2e9, Latency: h}, 1e9)
-	near := func(got, want float64) bool { return math.Abs(got-want) <= want/500 }
+	near := func(got figure, want float64) bool { return math.Abs(float64(got)-want) <= want/500 }
 	if s.PerSecond != 200 || s.CPU != 2500 || !near(s.P50, 500e3) || !near(s.P99, 990e3) || !near(s.P999, 999e3) || !near(s.Max, 1000e3) {
 		t.Errorf("%+v", s)
 	}
+	h.Reset()
 	s = newSample(agent.Result{Elapsed: 1e9, Latency: h}, 1e9) // nothing was done
-	if text, err := json.Marshal(s); err != nil || !strings.Contains(string(text), `"server_cpu_us_per_op":null`) {
+	if text, err := json.Marshal(s); err != nil || strings.Count(string(text), "_us\":null") != 4 || !strings.Contains(string(text), `"server_cpu_us_per_op":null`) {
 		t.Errorf("%s, %v", text, err)
+	}
+	if r := ratios([]Sample{s}, []Sample{s}, p99); r.Median.known() {
+		t.Errorf("ratio of the latencies of nothing: %v", r)
 	}
 }
 
