@@ -341,7 +341,8 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(text, &results); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
-	if len(results.Outcomes) != 2 || len(results.Outcomes[0].standing(ours).Samples) != 2 || results.Outcomes[1].standing(bare).Samples[1].Ops == 0 {
+	if len(results.Outcomes) != 2 || len(results.Outcomes[0].standing(ours).Samples) != 2 || results.Outcomes[1].standing(bare).Samples[1].Ops == 0 ||
+		len(results.Outcomes[0].Comparisons) < 2 || results.Outcomes[1].Comparisons[0].Throughput.Median <= 0 {
 		t.Errorf("results: %s", text)
 	}
 	table, _ := os.ReadFile(stderr.Name())

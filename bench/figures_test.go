@@ -41,6 +41,15 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+// What a server could not follow is said, and not only in JSON.
+func TestTooSlowForTheRate(t *testing.T) {
+	var text strings.Builder
+	writeOutcome(&text, &Outcome{Standings: []Standing{{Server: stock, Samples: []Sample{{Stalled: 64, Unstarted: 1234}}}}})
+	if !strings.Contains(text.String(), "64 clients") || !strings.Contains(text.String(), "1,234 operations") {
+		t.Errorf("%s", text.String())
+	}
+}
+
 func TestSample(t *testing.T) {
 	h := hdrhistogram.New(1000, 1e12, 3)
 	for i := range 1000 {
@@ -66,6 +75,7 @@ func TestNumbers(t *testing.T) {
 		"1,234,567": grouped(1234567), "-12,345": grouped(-12345), "999": grouped(999), "-123": grouped(-123),
 		"12,346": short(12345.6), "miss, 1 client, at 0.50 a second": Scenario{Workload: agent.Miss, Clients: 1, Rate: 0.5}.String(), "0.00": short(0), "0.0123": short(0.0123), "-": short(math.NaN()), "12.3": short(12.34),
 		"1.50ms": microText(1500), "2.00s": microText(2e6), "999us": microText(999),
+		`go run ./bench -vs '' -out 'it'\''s here' -json`: command([]string{"-vs", "", "-out", "it's here", "-json"}),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

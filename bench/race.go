@@ -52,8 +52,31 @@ func (r *race) finish() error {
 
 // Outcome is what a scenario has given.
 type Outcome struct {
-	Scenario  Scenario   `json:"scenario"`
-	Standings []Standing `json:"servers"`
+	Scenario    Scenario     `json:"scenario"`
+	Standings   []Standing   `json:"servers"`
+	Comparisons []Comparison `json:"ratios"`
+}
+
+// Comparison is ours to another, round by round.
+type Comparison struct {
+	To         string `json:"scache_to"`
+	Throughput spread `json:"throughput"`
+	P99        spread `json:"p99"`
+	CPU        spread `json:"server_cpu_per_op"`
+}
+
+func (c Comparison) String() string {
+	return fmt.Sprintf("%s to %s: throughput %s, p99 %s, CPU an operation %s", ours, c.To, ratioText(c.Throughput), ratioText(c.P99), ratioText(c.CPU))
+}
+
+// compare fills in the comparisons.
+func (o *Outcome) compare() {
+	mine := o.standing(ours).Samples
+	for _, other := range []string{stock, theFloor, bare} {
+		if theirs := o.standing(other).Samples; len(theirs) > 0 && len(mine) > 0 {
+			o.Comparisons = append(o.Comparisons, Comparison{other, ratios(mine, theirs, throughput), ratios(mine, theirs, p99), ratios(mine, theirs, cpu)})
+		}
+	}
 }
 
 // Standing is one server's part in it.
@@ -119,6 +142,7 @@ func (r *race) run(ctx context.Context, sc Scenario) (*Outcome, error) {
 			}
 		}
 	}
+	outcome.compare()
 	return outcome, nil
 }
 

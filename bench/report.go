@@ -57,8 +57,8 @@ func report(w io.Writer, r *Results) {
 			rows = append(rows, o.Standings[i].row())
 		}
 		markdown(w, headings, rows)
-		for _, line := range comparisons(o) {
-			fmt.Fprintf(w, "\n%s\n", line)
+		for _, c := range o.Comparisons {
+			fmt.Fprintf(w, "\n%v\n", c)
 		}
 	}
 	fmt.Fprintf(w, "\n**memory and idleness**: %s cached connections, then %s idle clients; wake-ups in %v\n\n", grouped(memoryConnections), grouped(memoryClients), idleTime)

@@ -42,14 +42,13 @@ type Machine struct {
 
 func describeMachine() Machine {
 	m := Machine{
-		Command:    "go run ./bench " + strings.Join(os.Args[1:], " "),
+		Command:    command(os.Args[1:]),
 		Processors: runtime.NumCPU(),
 		Model:      "unknown processor",
 		Go:         runtime.Version(),
 		Commit:     "unknown",
 		Limit:      descriptorLimit(),
 	}
-	m.Command = strings.TrimSpace(m.Command)
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		m.Kernel = unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
@@ -70,6 +69,18 @@ func describeMachine() Machine {
 	}
 	m.Postfix, _ = lab.PostfixVersion()
 	return m
+}
+
+// command is the command line, as a shell takes it.
+func command(arguments []string) string {
+	text := "go run ./bench"
+	for _, a := range arguments {
+		if a == "" || strings.ContainsAny(a, " \t\n\"'`$&|;<>()*?[]#~\\") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		text += " " + a
+	}
+	return text
 }
 
 func (m Machine) String() string {

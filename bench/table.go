@@ -43,6 +43,14 @@ func (s *Standing) stalled() (n int) {
 	return n
 }
 
+// unstarted is how many operations were due in one of the rounds and could not begin.
+func (s *Standing) unstarted() (n int) {
+	for _, sample := range s.Samples {
+		n = max(n, int(sample.Unstarted))
+	}
+	return n
+}
+
 // duration is a latency as text; what did not come to its end took longer.
 func (s *Standing) duration(latency spread) string {
 	if s.stalled() > 0 {
@@ -63,24 +71,13 @@ func writeOutcome(w io.Writer, o *Outcome) {
 		if n := o.Standings[i].stalled(); n > 0 {
 			fmt.Fprintf(w, "  %s left %s without an answer\n", o.Standings[i].Server, count(n, "client", "clients"))
 		}
-	}
-	for _, line := range comparisons(o) {
-		fmt.Fprintf(w, "  %s\n", line)
-	}
-}
-
-// comparisons are ours to each of the others, round by round.
-func comparisons(o *Outcome) (lines []string) {
-	mine := o.standing(ours).Samples
-	for _, other := range []string{stock, theFloor, bare} {
-		theirs := o.standing(other).Samples
-		if len(theirs) == 0 || len(mine) == 0 {
-			continue
+		if n := o.Standings[i].unstarted(); n > 0 {
+			fmt.Fprintf(w, "  %s was too slow for the rate: for %s there was never a free client\n", o.Standings[i].Server, count(n, "operation", "operations"))
 		}
-		lines = append(lines, fmt.Sprintf("%s to %s: throughput %s, p99 %s, CPU an operation %s", ours, other,
-			ratioText(ratios(mine, theirs, throughput)), ratioText(ratios(mine, theirs, p99)), ratioText(ratios(mine, theirs, cpu))))
 	}
-	return lines
+	for _, c := range o.Comparisons {
+		fmt.Fprintf(w, "  %v\n", c)
+	}
 }
 
 func ratioText(s spread) string {

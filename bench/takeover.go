@@ -28,10 +28,10 @@ type TakeOvers struct {
 	Rate    float64         `json:"cycles_per_second"`
 	Times   int             `json:"times"`
 	Cycles  int64           `json:"cycles"`
-	Longest time.Duration   `json:"longest_latency"`
-	Quiet   time.Duration   `json:"longest_latency_undisturbed"`
-	Pauses  []time.Duration `json:"pauses"` // as the servers have logged them
-	Lost    int             `json:"lost"`   // connections that were neither found nor there at the end
+	Longest time.Duration   `json:"longest_latency_ns"`
+	Quiet   time.Duration   `json:"longest_latency_undisturbed_ns"`
+	Pauses  []time.Duration `json:"pauses_ns"` // as the servers have logged them
+	Lost    int             `json:"lost"`      // connections that were neither found nor there at the end
 }
 
 const takeOverPause = 400 * time.Millisecond
