@@ -354,6 +354,19 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// What cannot be written in the end is said at the beginning.
+func TestNowhereToWrite(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, nil, 0o644)
+	for _, flags := range [][]string{{"-out", file}, {"-report", filepath.Dir(file)}, {"-report", filepath.Join(file, "x")}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := run(ctx, options(t, flags...), os.Stdout, os.Stderr); err == nil || errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", flags, err)
+		}
+	}
+}
+
 // A cancelled run ends at once, and leaves no process and no file.
 func TestInterrupt(t *testing.T) {
 	temp := t.TempDir()

@@ -28,7 +28,11 @@ func main() {
 	case err != nil:
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) { // as under nohup
+		signals = append(signals, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	err = run(ctx, options, os.Stdout, os.Stderr)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted") // whatever has come of it
@@ -56,6 +60,10 @@ type bench struct {
 
 func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	raiseLimit()
+	b := &bench{options: options, out: stdout, json: stdout, progress: newProgress(stderr)}
+	if err := b.prepare(); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "scache-bench")
 	if err != nil {
 		return err
@@ -63,7 +71,7 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	b := &bench{options: options, dir: dir, out: stdout, json: stdout, progress: newProgress(stderr), fail: cancel}
+	b.dir, b.fail = dir, cancel
 	if options.JSON {
 		b.out = stderr
 	}
@@ -82,7 +90,7 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	}
 	err = b.measure(ctx)
 	b.progress.clear()
-	if cause := context.Cause(ctx); err != nil && cause != nil {
+	if cause := context.Cause(ctx); cause != nil {
 		return cause // what else has gone wrong came of it
 	}
 	if err == nil {
@@ -93,6 +101,9 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 
 // build makes what is to be compared.
 func (b *bench) build(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("servers are started as master(8) does, which takes root")
+	}
 	if _, err := lab.PostfixVersion(); err != nil {
 		return fmt.Errorf("%w\n(servers are started as its master(8) does, and ask its postconf(1); `make need` installs it)", err)
 	}

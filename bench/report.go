@@ -16,11 +16,7 @@ var remarks string
 
 // writeReport writes the results for people, and the pictures beside it.
 func writeReport(r *Results, file string) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := drawAll(r, dir); err != nil {
+	if err := drawAll(r, filepath.Dir(file)); err != nil {
 		return err
 	}
 	var b strings.Builder

@@ -91,6 +91,30 @@ func (m Machine) String() string {
 	return fmt.Sprintf("%s, %s, %d GB, %s, %s%s, commit %s", count(m.Processors, "processor", "processors"), m.Model, m.MemoryGB, m.Kernel, m.Go, postfix, m.Commit)
 }
 
+// prepare makes the directories that are written to in the end, or fails before
+// anything has been measured.
+func (b *bench) prepare() error {
+	var dirs []string
+	if b.options.Out != "" {
+		dirs = append(dirs, b.options.Out)
+	}
+	if file := b.options.Report; file != "" {
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			return fmt.Errorf("-report %s: that is a directory", file)
+		}
+		dirs = append(dirs, filepath.Dir(file))
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+			return fmt.Errorf("write into %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
 // write puts the results where they were asked for.
 func (b *bench) write() error {
 	text, err := json.MarshalIndent(&b.results, "", "  ")
@@ -104,9 +128,6 @@ func (b *bench) write() error {
 		}
 	}
 	if b.options.Out != "" {
-		if err := os.MkdirAll(b.options.Out, 0o755); err != nil {
-			return err
-		}
 		if err := os.WriteFile(filepath.Join(b.options.Out, "results.json"), text, 0o644); err != nil {
 			return err
 		}
