@@ -204,8 +204,8 @@ func TestFill(t *testing.T) {
 		if n, err := s.daemon.FDCount(); err != nil || n < 101 {
 			t.Errorf("the server has %d descriptors, %v", n, err)
 		}
-		over, cancel := context.WithCancel(t.Context())
-		cancel()
+		over, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
 		if result, err := f.Cache(over, 101, 1_000_000); err != nil || result.Ops > 100 {
 			t.Errorf("a fill without time: %d operations, %v", result.Ops, err)
 		}
@@ -292,7 +292,7 @@ func TestStoppedClient(t *testing.T) {
 	config.Clients = 5
 	forEachServer(t, config, func(t *testing.T, s *server) {
 		f := connect(t, s, config)
-		if err := f.Stop(1); err != nil {
+		if err := f.Stop(2); err != nil {
 			t.Fatal(err)
 		}
 		run := agent.Run{Workload: agent.Cycle, Duration: moment, Grace: 10 * time.Second}
@@ -400,5 +400,30 @@ func TestTakeOvers(t *testing.T) {
 	}
 	if len(o.Pauses) != o.Times || o.Lost != 0 || o.Cycles == 0 {
 		t.Errorf("%d times, %d lost, %d cycles", len(o.Pauses), o.Lost, o.Cycles)
+	}
+}
+
+// A server that does not begin, or is never replaced, is an error, and leaves no process and no file.
+func TestTakeOverFails(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	file := filepath.Join(t.TempDir(), "server")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho nothing works >&2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := benchOf(t, []program{{name: ours, file: file}})
+	if err := b.takeOvers(t.Context(), theTakeOvers()); err == nil || !strings.Contains(err.Error(), "nothing works") {
+		t.Errorf("a server that ends: %v", err)
+	}
+	// This one is taken over, and told to leave in the midst.
+	b = benchOf(t, programs[:1])
+	ctx, cancel := context.WithTimeout(t.Context(), 5*takeOverPause)
+	defer cancel()
+	o := &TakeOvers{Cached: 10, Clients: 4, Rate: 500, Times: 100}
+	if err := b.takeOvers(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("interrupted: %v", err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

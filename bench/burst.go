@@ -84,7 +84,7 @@ func (r *race) burst(ctx context.Context, burst *Burst) error {
 			return err
 		}
 		defer f.Close()
-		if _, err := f.Cache(ctx, 0, burst.Connections); err != nil {
+		if err := r.bench.cache(ctx, f, burst.Connections); err != nil {
 			return s.explain(err)
 		}
 		fleets = append(fleets, f)

@@ -195,6 +195,17 @@ func (r *race) fill(ctx context.Context, s *server, sc Scenario) error {
 	return errors.Join(fill(&s.bound, sc.Bound, "destinations", f.Bind), s.checkCached())
 }
 
+// cache has a fleet save so many connections, within the time to fill.
+func (b *bench) cache(ctx context.Context, f *agent.Fleet, connections int) error {
+	ctx, cancel := context.WithTimeout(ctx, b.options.Fill)
+	defer cancel()
+	result, err := f.Cache(ctx, 0, connections)
+	if err == nil && result.Ops < int64(connections) {
+		err = fmt.Errorf("too slow: %d of %d connections in %v", result.Ops, connections, b.options.Fill)
+	}
+	return err
+}
+
 // fleet connects a scenario's clients.
 func (r *race) fleet(ctx context.Context, s *server, sc Scenario) (*agent.Fleet, error) {
 	config := r.bench.options.Agents

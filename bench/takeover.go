@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -61,6 +63,9 @@ func (b *bench) takeOvers(ctx context.Context, o *TakeOvers) error {
 	b.results.TakeOvers = o
 	b.progress.clear()
 	writeTakeOvers(b.out, o)
+	if o.Lost != 0 {
+		return fmt.Errorf("%s: %s lost", ours, count(o.Lost, "connection is", "connections are"))
+	}
 	return nil
 }
 
@@ -73,7 +78,7 @@ func (o *TakeOvers) measure(ctx context.Context, b *bench, s *serving, sink *sin
 	}
 	defer fleet.Close()
 	b.progress.say("take-over: saving %d connections", o.Cached)
-	if _, err := fleet.Cache(ctx, 0, o.Cached); err != nil {
+	if err := b.cache(ctx, fleet, o.Cached); err != nil {
 		return err
 	}
 	duration := time.Duration(o.Times+1) * takeOverPause
@@ -85,12 +90,16 @@ func (o *TakeOvers) measure(ctx context.Context, b *bench, s *serving, sink *sin
 	}
 	o.Quiet = time.Duration(result.Latency.Max())
 	b.progress.say("take-over: %d clients, %d times", o.Clients, o.Times)
-	pauses := make(chan error, 1)
-	go func() { pauses <- o.disturb(s) }()
-	if result, err = fleet.Run(ctx, run); err != nil {
-		return err
+	disturbing, leave := context.WithCancel(ctx)
+	disturbed := make(chan error, 1)
+	go func() { disturbed <- o.disturb(disturbing, s) }()
+	result, err = fleet.Run(ctx, run)
+	if err != nil {
+		leave()
 	}
-	if err := <-pauses; err != nil {
+	err = errors.Join(err, <-disturbed) // in any case: it knows which process serves
+	leave()
+	if err != nil {
 		return err
 	}
 	o.Cycles, o.Longest = result.Ops, time.Duration(result.Latency.Max())
@@ -105,9 +114,11 @@ func (o *TakeOvers) measure(ctx context.Context, b *bench, s *serving, sink *sin
 }
 
 // disturb has the server taken over so many times.
-func (o *TakeOvers) disturb(s *serving) error {
+func (o *TakeOvers) disturb(ctx context.Context, s *serving) error {
 	for range o.Times {
-		time.Sleep(takeOverPause)
+		if err := sleep(ctx, takeOverPause); err != nil {
+			return err
+		}
 		pause, err := s.takeOver()
 		if err != nil {
 			return err
@@ -122,33 +133,38 @@ type serving struct {
 	directory, socket string
 	first             *exec.Cmd
 	pid               int // of the one that serves
-	log               *bufio.Scanner
+	log               *os.File
+	lines             *bufio.Scanner // of the log
 }
+
+// servingLimit is how long a process may take to begin, to be replaced and to end.
+const servingLimit = 10 * time.Second
 
 func startServing(file string) (*serving, error) {
 	directory, err := os.MkdirTemp("", "scache-bench")
 	if err != nil {
 		return nil, err
 	}
-	s := &serving{directory: directory, socket: filepath.Join(directory, "s")}
 	log, stderr, err := os.Pipe()
 	if err != nil {
 		os.RemoveAll(directory)
 		return nil, err
 	}
-	defer stderr.Close()
+	s := &serving{directory: directory, socket: filepath.Join(directory, "s"), log: log, lines: bufio.NewScanner(log)}
 	s.first = exec.Command(file, "serve", "-socket", s.socket, "-ttl-limit", "24h")
 	s.first.Stderr = stderr
-	s.log = bufio.NewScanner(log)
-	if err := s.first.Start(); err != nil {
+	err = s.first.Start()
+	stderr.Close()
+	if err != nil {
+		log.Close()
 		os.RemoveAll(directory)
 		return nil, err
 	}
+	s.pid = s.first.Process.Pid
 	if _, err := s.await(listening); err != nil {
 		s.close()
 		return nil, err
 	}
-	s.pid = s.first.Process.Pid
 	return s, nil
 }
 
@@ -160,13 +176,14 @@ var (
 // await reads the log up to a line, and returns what the expression's groups have found.
 func (s *serving) await(line *regexp.Regexp) ([]string, error) {
 	last := ""
-	for s.log.Scan() {
-		last = s.log.Text()
+	_ = s.log.SetReadDeadline(time.Now().Add(servingLimit)) // pipes have it
+	for s.lines.Scan() {
+		last = s.lines.Text()
 		if found := line.FindStringSubmatch(last); found != nil {
 			return found[1:], nil
 		}
 	}
-	return nil, fmt.Errorf("scache serve has ended: %s", last)
+	return nil, fmt.Errorf("scache serve: %w; its last word: %s", cmp.Or(s.lines.Err(), errors.New("it has ended")), last)
 }
 
 // takeOver makes another process take over, and returns how long nobody has served.
@@ -187,9 +204,13 @@ func (s *serving) takeOver() (time.Duration, error) {
 // close ends the process that serves, and returns when all have ended.
 func (s *serving) close() {
 	_ = unix.Kill(s.pid, unix.SIGTERM)
-	for s.log.Scan() {
+	_ = s.log.SetReadDeadline(time.Now().Add(servingLimit))
+	if _, err := io.Copy(io.Discard, s.log); err != nil { // else nobody has the other end
+		_ = unix.Kill(s.pid, unix.SIGKILL)
+		_ = s.first.Process.Kill()
 	}
 	_ = s.first.Wait()
+	s.log.Close()
 	os.RemoveAll(s.directory)
 }
 

@@ -166,9 +166,13 @@ func connect(socket string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("a client's socket: %w (see ulimit -Hn)", err)
 	}
-	// Blocks while the listen queue is full.
+	// Blocks while the listen queue is full, but not for ever.
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10})
 	for err = unix.EINTR; err == unix.EINTR; {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	}
+	if err == unix.EAGAIN {
+		err = errSilent
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -207,6 +211,8 @@ func (f *Fleet) Stop(n int) error {
 		if err := readAnnouncement(fd); err != nil {
 			return err
 		}
+	}
+	for _, fd := range f.stopped {
 		if _, err := unix.Write(fd, []byte("request\x00find_endp\x00lab")); err != nil {
 			return err
 		}
@@ -330,7 +336,10 @@ func (f *Fleet) Close() {
 	f.threads = nil
 }
 
-// newHistogram tells latencies from a microsecond to ten minutes to three digits.
+// longestLatency is for all that takes longer, too.
+const longestLatency = int64(10 * time.Minute)
+
+// newHistogram tells latencies from a microsecond up to three digits.
 func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(int64(time.Microsecond), int64(10*time.Minute), 3)
+	return hdrhistogram.New(int64(time.Microsecond), longestLatency, 3)
 }

@@ -145,7 +145,7 @@ func (t *thread) measure(ctx context.Context, run Run) error {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
-			if run.to == 0 {
+			if run.to == 0 || err != context.DeadlineExceeded {
 				return err
 			}
 			t.next = int64(run.to) // a fill ends in good order
@@ -275,8 +275,7 @@ func (t *thread) finished(c *client) error {
 }
 
 func (t *thread) record(latency int64) {
-	// Cannot fail: nobody waits for ten minutes.
-	_ = t.result.Latency.RecordValue(latency)
+	_ = t.result.Latency.RecordValue(min(latency, longestLatency)) // cannot fail
 }
 
 // recordStalled counts what has not been answered with the time it has taken so
