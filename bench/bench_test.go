@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -363,6 +364,31 @@ func TestNowhereToWrite(t *testing.T) {
 		cancel()
 		if err := run(ctx, options(t, flags...), os.Stdout, os.Stderr); err == nil || errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", flags, err)
+		}
+	}
+}
+
+// Nobody else has the servers' processor.
+func TestPin(t *testing.T) {
+	servers, agents := shareProcessors()
+	if servers == nil {
+		t.Skip("one processor")
+	}
+	config := options(t).Agents
+	config.CPUs = agents
+	s, err := startServer(programs[0], &config, servers, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for pid, want := range map[int]*unix.CPUSet{s.daemon.PID: servers, s.sink.PID(): agents} {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, task := range tasks {
+			id, _ := strconv.Atoi(task.Name())
+			var got unix.CPUSet
+			if err := unix.SchedGetaffinity(id, &got); err == nil && got != *want {
+				t.Errorf("thread %d of %d has %v, want %v", id, pid, got, *want)
+			}
 		}
 	}
 }

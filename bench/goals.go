@@ -104,7 +104,9 @@ func (b *bench) goals(ctx context.Context) error {
 func (b *bench) apart(measure func() *Outcome) *Outcome {
 	servers, agents := b.cpus, b.options.Agents.CPUs
 	defer func() { b.cpus, b.options.Agents.CPUs = servers, agents }()
-	b.cpus, b.options.Agents.CPUs = shareProcessors()
+	if b.cpus, b.options.Agents.CPUs = shareProcessors(); b.cpus == nil {
+		return &Outcome{} // there is one only
+	}
 	return measure()
 }
 

@@ -40,10 +40,10 @@ func checkDescriptors(needed int) error {
 	return nil
 }
 
-// shareProcessors gives servers a processor of their own, and the agents the others.
+// shareProcessors gives servers a processor of their own, and the agents and sinks the others.
 // Else it is chance whether a server that talks to one client at a time finds it on
 // its own processor or has to wake another one, which takes twice as long. There
-// must be two at least.
+// must be two at least, else it gives none.
 func shareProcessors() (servers, agents *unix.CPUSet) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil || all.Count() < 2 {
@@ -59,8 +59,11 @@ func shareProcessors() (servers, agents *unix.CPUSet) {
 	return servers, agents
 }
 
-// pin keeps all threads of a process, and those that they start, on some processors.
+// pin keeps all threads of a process, and those that they start, on some processors, if there are some.
 func pin(pid int, cpus *unix.CPUSet) error {
+	if cpus == nil {
+		return nil
+	}
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	for _, task := range tasks {
 		id, _ := strconv.Atoi(task.Name())

@@ -77,7 +77,9 @@ func run(ctx context.Context, options *Options, stdout, stderr *os.File) error {
 	}
 	defer b.progress.clear()
 	if options.Pin {
-		b.cpus, options.Agents.CPUs = shareProcessors()
+		if b.cpus, options.Agents.CPUs = shareProcessors(); b.cpus == nil {
+			return errors.New("-pin: there is one processor only")
+		}
 	}
 	if err := b.build(ctx); err != nil {
 		return err

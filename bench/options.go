@@ -99,7 +99,7 @@ func parseOptions(arguments []string, output io.Writer) (*Options, error) {
 	flags.BoolVar(&o.Floor, "floor", true, "compare with the floor, if there is a C compiler")
 	flags.BoolVar(&o.Calls, "calls", true, "count system calls in a further short round, if there is perf or strace")
 
-	flags.BoolVar(&o.Pin, "pin", false, "give the servers a processor of their own, and the agents the others; steadier on a busy machine")
+	flags.BoolVar(&o.Pin, "pin", false, "give the servers a processor of their own, and the agents and sinks the others; steadier on a busy machine")
 	flags.DurationVar(&o.Duration, "duration", 200*time.Millisecond, fmt.Sprintf("how long a round takes; at least %v with -report", reportDuration))
 	flags.IntVar(&o.Rounds, "rounds", 3, fmt.Sprintf("`number` of rounds for each server; at least %d with -report; a sweep takes half of them", reportRounds))
 	flags.DurationVar(&o.Fill, "fill", 30*time.Second, "how long a server may take to store what is to be there beforehand, or it is left out")

@@ -59,6 +59,10 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 	if s.sink, err = sink.Start(failed); err != nil {
 		return nil, err
 	}
+	if err = pin(s.sink.PID(), config.CPUs); err != nil {
+		s.close()
+		return nil, err
+	}
 	s.daemon, err = master.Start(master.Config{
 		Binary:       p.file,
 		Unprivileged: true,
@@ -68,7 +72,7 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 		MainCF: fmt.Sprintf("max_idle = 1d\nconnection_cache_status_update_time = 1d\nconnection_cache_ttl_limit = %d\n"+
 			"connection_cache_binding_limit = %d\nconnection_cache_text_limit = %d\n", longestTTL, math.MaxInt32, math.MaxInt32),
 	})
-	if err == nil && cpus != nil {
+	if err == nil {
 		err = pin(s.daemon.PID, cpus)
 	}
 	if err != nil {

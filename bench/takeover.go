@@ -47,7 +47,7 @@ func (b *bench) takeOvers(ctx context.Context, o *TakeOvers) error {
 	if err := checkDescriptors(Scenario{Cached: o.Cached, Clients: o.Clients}.descriptors()); err != nil {
 		return err
 	}
-	s, err := startServing(b.programs[0].file)
+	s, err := startServing(b.programs[0].file, b.cpus)
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,9 @@ func (b *bench) takeOvers(ctx context.Context, o *TakeOvers) error {
 		return err
 	}
 	defer sink.Close()
+	if err := pin(sink.PID(), b.options.Agents.CPUs); err != nil {
+		return err
+	}
 	if err := o.measure(ctx, b, s, sink); err != nil {
 		return err
 	}
@@ -140,7 +143,7 @@ type serving struct {
 // servingLimit is how long a process may take to begin, to be replaced and to end.
 const servingLimit = 10 * time.Second
 
-func startServing(file string) (*serving, error) {
+func startServing(file string, cpus *unix.CPUSet) (*serving, error) {
 	directory, err := os.MkdirTemp("", "scache-bench")
 	if err != nil {
 		return nil, err
@@ -161,7 +164,10 @@ func startServing(file string) (*serving, error) {
 		return nil, err
 	}
 	s.pid = s.first.Process.Pid
-	if _, err := s.await(listening); err != nil {
+	if _, err = s.await(listening); err == nil {
+		err = pin(s.pid, cpus) // its successors, too
+	}
+	if err != nil {
 		s.close()
 		return nil, err
 	}

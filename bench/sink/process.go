@@ -101,6 +101,9 @@ func Start(failed func(error)) (*Process, error) {
 	return p, nil
 }
 
+// PID is the sink's.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Counts asks for what the sink has seen.
 func (p *Process) Counts() (c Counts, err error) {
 	p.mu.Lock()
