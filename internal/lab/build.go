@@ -28,7 +28,7 @@ func build(ctx context.Context, path, program string, flags ...string) (string, 
 	if slices.Contains(flags, "-race") {
 		cgo = "CGO_ENABLED=1"
 	}
-	cmd.Env = append(os.Environ(), cgo)
+	cmd.Env = append(os.Environ(), cgo, "GOTMPDIR="+filepath.Dir(path)) // go build that is killed leaves files
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
