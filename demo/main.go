@@ -38,7 +38,11 @@ const destinations = receivers * 2
 func main() {
 	binary := flag.String("scache", "", "show this scache instead of building ours")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "unexpected argument: %s\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	err := run(ctx, *binary)
 	switch {
@@ -168,15 +172,21 @@ func totals(sinks []*lab.Sink) (messages, connections int) {
 	return messages, connections
 }
 
-// follow shows the progress until all mail has arrived, or a sender fails.
+// patience is how long to wait for all mail to arrive, and for statistics.
+const patience = 3 * time.Minute
+
+// follow shows the progress until all mail has arrived, a sender fails, or it takes too long.
 func follow(ctx context.Context, name string, sinks []*lab.Sink, sent <-chan error) error {
 	p := newProgress(name)
 	defer p.end()
-	for {
+	for began := time.Now(); ; {
 		arrived, connections := totals(sinks)
 		p.show(arrived, connections)
 		if arrived >= messages {
 			return nil
+		}
+		if time.Since(began) > patience {
+			return fmt.Errorf("%s: after %v %d of %d messages have not arrived", name, patience, messages-arrived, messages)
 		}
 		select {
 		case <-ctx.Done():
@@ -197,6 +207,8 @@ func report(ctx context.Context, l *lab.Lab, cached bool) ([]string, error) {
 	if !cached {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if err := l.Reload(ctx); err != nil {
 		return nil, err
 	}
