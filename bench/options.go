@@ -43,7 +43,9 @@ Workloads, one operation of each:
   bind      save_dest of a destination that is bound already
   deliver   find_dest; RSET, or connect and greet; a message; save_dest and save_endp
 
-All servers are started as master(8) would, and measured in turn, A B C A B C. The
+All servers are started as master(8) would, and measured in turn, A B C A B C. Tables
+have the medians of the rounds, also of the longest latencies, and processor time and
+memory of the server alone; ratios are taken round by round: median (min to max). The
 agents, an SMTP sink for each server, and all files are gone when it ends. The exit
 status is 0 if all went well, whatever the goals say, 1 if a server, the sink or a
 reply failed, 2 for a wrong command line.
