@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,22 +32,28 @@ destination=a.test,*.b.test ttl=30s keep=2
 	order=lifo
 	handshake=quit
 address=192.0.2.0/24,2001:db8::1 cache=no
-service=lmtp keep=unlimited order=fifo handshake=none ttl=90
-host=mx?.c.test cache=yes
-* ttl=5m`)
+service=lmtp keep=Unlimited order=FIFO handshake=none ttl=90
+host=mx?.c.test cache=Yes
+* ttl=5M
+endpoint=a keep=1
+endpoint=b handshake=quit`)
 	want := []Rule{
 		{Number: 0, Line: 2, TTL: 30 * time.Second, Keep: 2, Order: "lifo", Handshake: "quit"},
 		{Number: 1, Line: 7, Decline: true},
 		{Number: 2, Line: 8, TTL: 90 * time.Second, Keep: Unlimited, Order: "fifo", Handshake: "none"},
 		{Number: 3, Line: 9},
 		{Number: 4, Line: 10, TTL: 5 * time.Minute},
+		{Number: 5, Line: 11, Keep: 1},
+		{Number: 6, Line: 12, Handshake: "quit"},
 	}
 	texts := []string{
 		"destination=a.test,*.b.test ttl=30s keep=2 order=lifo handshake=quit",
 		"address=192.0.2.0/24,2001:db8::1 cache=no",
-		"service=lmtp keep=unlimited order=fifo handshake=none ttl=90",
-		"host=mx?.c.test cache=yes",
-		"* ttl=5m",
+		"service=lmtp keep=Unlimited order=FIFO handshake=none ttl=90",
+		"host=mx?.c.test cache=Yes",
+		"* ttl=5M",
+		"endpoint=a keep=1",
+		"endpoint=b handshake=quit",
 	}
 	explained := []string{
 		"for 30s at most, 2 connections per endpoint at most, the newest is used first, told QUIT when closed",
@@ -54,6 +61,8 @@ host=mx?.c.test cache=yes
 		"for 1m30s at most, any number of connections per endpoint, the oldest is used first, closed without a word",
 		"cached as everything else",
 		"for 5m0s at most",
+		"1 connection per endpoint at most",
+		"told QUIT when closed",
 	}
 	if len(p.Rules) != len(want) {
 		t.Fatalf("%d rules, want %d", len(p.Rules), len(want))
@@ -106,10 +115,11 @@ func TestErrors(t *testing.T) {
 		`endpoint=a\ ttl=5s`:                `line 1: endpoint: a\: behind a backslash stands n, *, ? or another one`,
 		"address=192.0.2.300 ttl=5s":        "line 1: address: 192.0.2.300 is no address, and no network such as 192.0.2.0/24",
 		"address=192.0.2.1/24 ttl=5s":       "line 1: address: 192.0.2.1/24 has bits behind the first 24: is 192.0.2.0/24 meant?",
+		"address=::ffff:0:0/80 ttl=5s":      "line 1: address: ::ffff:0:0/80 has bits behind the first 80: is ::/80 meant?",
 		"address=a.test ttl=5s":             "line 1: address: a.test is no address, and no network such as 192.0.2.0/24",
 		"address=fe80::1%eth0 ttl=5s":       "line 1: address: fe80::1%eth0 is no address, and no network such as 192.0.2.0/24",
 		"# one\n  * ttl=5s":                 "line 2: white space at the beginning continues a rule, and there is none",
-		"* ttl=5s\n" + strings.Repeat("* ttl=5s\n", maxRules): "line 1001: more than 1000 rules",
+		strings.Repeat("* ttl=5s\n", maxRules+1) + " keep=1\n": "line 1001: more than 1000 rules",
 	} {
 		p, err := Parse("FILE", []byte(text))
 		if err == nil {
@@ -136,6 +146,9 @@ func TestLoad(t *testing.T) {
 	bad := write("bad", []byte("* ttl=5s\n* ttl=x\n"))
 	if _, err := Load(bad); err == nil || !strings.HasPrefix(err.Error(), bad+", line 2: ttl=x: ") {
 		t.Error(err)
+	}
+	if p, err := Load(write("longest", append([]byte("* ttl=5s\n#"), bytes.Repeat([]byte("c"), maxFile-10)...))); err != nil || len(p.Rules) != 1 {
+		t.Errorf("%+v, %v", p, err)
 	}
 	long := write("long", []byte(strings.Repeat("# comment\n", maxFile/10+1)))
 	pipe := filepath.Join(dir, "pipe")

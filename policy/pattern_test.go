@@ -30,6 +30,7 @@ var (
 		Endpoint:    []byte("smtp\n198.51.100.7\n587\n1\n"),
 	}
 	newest  = Labels{Destination: []byte("out\nuser@sender.test\n[smtp.newest.test]:587\n*\n0\n0\n"), Endpoint: []byte("out\n198.51.100.8\n587\n*\n0\n0\n")} // 3.11, as if built without TLS
+	linked  = Labels{Destination: []byte("smtp\n2525\n0\n"), Endpoint: []byte("smtp\nfe80::7%eth0\n25\n0\n")}                                                // 3.10, a link-local address, and a number for a name
 	alone   = Labels{Endpoint: []byte("smtp\n::ffff:192.0.2.7\n25\n0\n")}                                                                                    // no destination
 	foreign = Labels{Destination: []byte("example.com"), Endpoint: []byte("192.0.2.7:25")}
 	turned  = Labels{Destination: foreign.Endpoint, Endpoint: foreign.Destination}
@@ -38,10 +39,10 @@ var (
 )
 
 func TestMatch(t *testing.T) {
-	everyone := map[string]Labels{"plain": plain, "relay": relay, "local": local, "newer": newer, "newest": newest, "alone": alone, "foreign": foreign, "turned": turned, "blank": blank, "nothing": nothing}
+	everyone := map[string]Labels{"plain": plain, "relay": relay, "local": local, "newer": newer, "newest": newest, "linked": linked, "alone": alone, "foreign": foreign, "turned": turned, "blank": blank, "nothing": nothing}
 	for _, test := range []struct{ patterns, matches string }{
-		{"*", "plain relay local newer newest alone foreign turned blank nothing"},
-		{"destination=*", "plain relay local newer newest foreign turned blank"},
+		{"*", "plain relay local newer newest linked alone foreign turned blank nothing"},
+		{"destination=*", "plain relay local newer newest linked foreign turned blank"},
 		{"destination=example.com", "plain foreign"},
 		{"destination=EXAMPLE.COM", "plain foreign"},
 		{"destination=*.example.com", ""},
@@ -60,6 +61,7 @@ func TestMatch(t *testing.T) {
 		{"destination=example.net:587", "newer"},
 		{"destination=*.newest.test,[smtp.newest.test]:587", "newest"},
 		{"destination=0", ""},
+		{"destination=2525", "linked"},
 		{`destination=smtp\nexample.net:587\n*`, "newer"},
 		{"destination=192.0.2.7:25", "turned"},
 		{"destination=192.0.2.7", "turned"},
@@ -71,18 +73,20 @@ func TestMatch(t *testing.T) {
 		{"address=::ffff:192.0.2.7", "plain alone"},
 		{"address=::ffff:192.0.2.0/120", "plain alone"},
 		{"address=::ffff:192.0.3.0/120", ""},
+		{"address=::ffff:0:0/96", "plain newer newest alone"},
+		{"address=fe80::/10", "linked"},
 		{"address=192.0.3.0/24", ""},
 		{"address=0.0.0.0/0", "plain newer newest alone"},
 		{"address=2001:db8::/32,192.0.2.7", "plain relay alone"},
 		{"address=2001:db8::/112", "relay"},
-		{"service=smtp", "plain newer alone"},
-		{"service=*", "plain relay local newer newest alone"},
+		{"service=smtp", "plain newer linked alone"},
+		{"service=*", "plain relay local newer newest linked alone"},
 		{"service=smtp destination=example.com", "plain"},
 		{"service=smtp destination=smtp.relay.test", ""},
-		{`endpoint=smtp\n*\n25\n?\n`, "plain alone"},
+		{`endpoint=smtp\n*\n25\n?\n`, "plain linked alone"},
 		{`endpoint=*\n1\n`, "relay newer"},
 		{"endpoint=192.0.2.7:25", "foreign"},
-		{"endpoint=*", "plain relay local newer newest alone foreign turned blank nothing"},
+		{"endpoint=*", "plain relay local newer newest linked alone foreign turned blank nothing"},
 	} {
 		p := parse(t, test.patterns+" ttl=1s")
 		for name, l := range everyone {
@@ -104,6 +108,20 @@ func TestFirstMatchCounts(t *testing.T) {
 	}{{plain, 1}, {alone, 2}, {relay, 3}, {plain, 1}} {
 		if r := match(p, test.labels); r == nil || r.Line != test.line {
 			t.Errorf("%q: %v, want line %d", test.labels, r, test.line)
+		}
+	}
+}
+
+// Hosts of one destination, behind one endpoint, have rules of their own, whatever stands behind theirs in the file.
+func TestManyHosts(t *testing.T) {
+	p := parse(t, "host=a.test ttl=1s\nhost=b.test ttl=2s\ndestination=* ttl=3s")
+	l := plain
+	for range 2 { // searched, and then remembered
+		for property, want := range map[string]int{"host_name=a.test\n\n": 1, "host_name=b.test": 2, "host_name=a.tes": 3, "": 3} {
+			l.Property = []byte(property)
+			if r := match(p, l); r == nil || r.Line != want {
+				t.Errorf("%q: %v, want line %d", property, r, want)
+			}
 		}
 	}
 }
@@ -180,15 +198,16 @@ func TestSteps(t *testing.T) {
 
 // What is too long is not compared in parts.
 func TestLongParts(t *testing.T) {
-	p := parse(t, "destination=* ttl=1s\nhost=mx.example.c ttl=1s\n* ttl=1s")
+	p := parse(t, "destination=* ttl=1s\nhost=mx.example.c ttl=1s\naddress=192.0.2.7 ttl=1s\n* ttl=1s")
 	long := strings.Repeat("x", glob.MaxText)
 	cut := "destination=" + strings.Repeat("y", glob.MaxText-len("destination=\nhost_name=mx.example.c"))
 	for _, l := range []Labels{
 		{Destination: []byte("smtp\na:" + long)},
 		{Destination: []byte("smtp\n[a]" + long + "\n")},
 		{Property: []byte(cut + "\nhost_name=mx.example.com\n")},
+		{Endpoint: []byte("smtp\n192.0.2.7\n" + long)},
 	} {
-		if r := match(p, l); r == nil || r.Line != 3 {
+		if r := match(p, l); r == nil || r.Line != 4 {
 			t.Errorf("%.20q: %v matches", l.Destination, r)
 		}
 	}
