@@ -71,7 +71,8 @@ func (a *app) listenTo(ctx context.Context, path string, talk func(ctx context.C
 }
 
 // escape makes a label printable, and unescape undoes it: what list prints is what
-// flush takes. Postfix's labels are lines.
+// flush takes. Postfix's labels are lines, whose ends may also stand for themselves, as in what
+// other programs make of JSON.
 func escape(label string) string {
 	quoted := strconv.Quote(label)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
@@ -81,7 +82,7 @@ func unescape(text string) (string, error) {
 	if !utf8.ValidString(text) {
 		return "", fmt.Errorf("%s: bytes that are no text are written as list prints them, such as \\xff: %w", escape(text), errUsage)
 	}
-	label, err := strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`)
+	label, err := strconv.Unquote(`"` + strings.NewReplacer(`"`, `\"`, "\n", `\n`).Replace(text) + `"`)
 	if err != nil {
 		return "", fmt.Errorf("%s: a backslash begins an escape, such as \\n for the end of a line and \\\\ for itself: %w", text, errUsage)
 	}

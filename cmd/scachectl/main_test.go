@@ -142,6 +142,11 @@ func TestEscape(t *testing.T) {
 			t.Errorf("%q is printed as %s, and read as %q, %v", label, text, got, err)
 		}
 	}
+	// As jq prints what is JSON.
+	const lines = "smtp\n127.0.0.1\n25\n0\n"
+	if got, err := unescape(lines); got != lines || err != nil {
+		t.Errorf("%q is read as %q, %v", lines, got, err)
+	}
 }
 
 func TestTable(t *testing.T) {
