@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -339,6 +341,25 @@ func TestLog(t *testing.T) {
 	lines += host + "postfix/smtp[8]: warning: disabling connection caching\n"
 	if l := parseLog("", []byte(lines)); l.Mended {
 		t.Errorf("read %+v", l)
+	}
+}
+
+// In JSON a list without elements is a list, whose elements a script can ask for.
+func TestReportInJSON(t *testing.T) {
+	noAgents := edit{`^(smtp|relay|lmtp) +unix .*(\n +-o.*)?$`, ""}
+	for name, i := range map[string]postconf.Instance{"stock": instance(t, ""), "no agents": instance(t, "", noAgents)} {
+		log := "Nov 23 15:47:55 host postfix/smtp[8]: warning: disabling connection caching\n"
+		if err := os.WriteFile(filepath.Join(i.Directory, "log"), []byte(log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Read(t.Context(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(NewReport(s))
+		if err != nil || !bytes.Contains(text, []byte(`{"rule":"gave-up","severity":"warning","services":[],`)) || bytes.Contains(text, []byte("null")) {
+			t.Errorf("%s: %v, %s", name, err, text)
+		}
 	}
 }
 

@@ -66,9 +66,8 @@ func add(findings []Finding, f Finding) []Finding {
 			return findings
 		}
 	}
-	if f.Fix == nil {
-		f.Fix = []string{} // and not null in JSON
-	}
+	// None is an empty list in JSON, and not null.
+	f.Services, f.Fix = append([]string{}, f.Services...), append([]string{}, f.Fix...)
 	return append(findings, f)
 }
 

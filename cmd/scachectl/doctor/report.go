@@ -51,7 +51,7 @@ type LogReport struct {
 
 // NewReport diagnoses a System.
 func NewReport(s *System) *Report {
-	r := &Report{Findings: Diagnose(s), Log: LogReport{s.Log.Path, s.Log.Deliveries, s.Log.Reused}}
+	r := &Report{Caches: []CacheReport{}, Agents: []AgentReport{}, Findings: Diagnose(s), Log: LogReport{s.Log.Path, s.Log.Deliveries, s.Log.Reused}}
 	r.Postfix.Version = s.Main["mail_version"]
 	r.Postfix.ConfigDirectory = s.Main["config_directory"]
 	for _, c := range s.Caches {
