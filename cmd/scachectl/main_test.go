@@ -2,16 +2,20 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/scache/scache/client"
+	"github.com/scache/scache/proto"
 )
 
 // silentSocket is one on which somebody listens who never says anything.
@@ -93,7 +97,8 @@ func TestWrongCommandLine(t *testing.T) {
 	for _, line := range []string{
 		"nonsense", "status now", "list things", "list -sort colour", "-nonsense", "flush", "flush some", "flush all x", "flush endpoint",
 		`flush endpoint \q`, "limits endpoint_limit", "limits endpoint_limit=few", "limits ttl_limit=soon", "top -interval 1ms", "status -socket a -socket b",
-		"doctor -c", "status -timeout soon", "help nonsense",
+		"doctor -c", "status -timeout soon", "help nonsense", "status -timeout 0s", "status -socket=", "limits -socket=", "doctor -socket s",
+		"list -limit=-1", "top -count=-1", "completion", "flush endpoint a\xffb", "flush -- all x",
 	} {
 		status, stdout, stderr := execute(t, strings.Fields(line)...)
 		if status != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "scachectl: ") {
@@ -146,6 +151,153 @@ func TestEscape(t *testing.T) {
 	const lines = "smtp\n127.0.0.1\n25\n0\n"
 	if got, err := unescape(lines); got != lines || err != nil {
 		t.Errorf("%q is read as %q, %v", lines, got, err)
+	}
+}
+
+// A list is by label, or has what is oldest first, or what expires first; and then by label.
+func TestListOrder(t *testing.T) {
+	name := func(text string) []string { return []string{text} }
+	for order, want := range map[string]string{"label": "qprs", "age": "sprq", "remaining": "sqrp"} {
+		entries := []entry{
+			{"b", 2, 5, name("r"), nil}, {"a", 2, 7, name("p"), nil}, {"c", 3, 4, name("s"), nil}, {"a", 1, 5, name("q"), nil},
+		}
+		slices.SortFunc(entries, func(x, y entry) int { return compare(order, &x, &y) })
+		var got string
+		for _, e := range entries {
+			got += e.row[0]
+		}
+		if got != want {
+			t.Errorf("by %s: %s, want %s", order, got, want)
+		}
+	}
+}
+
+// A list may take long: the time limit is for each part of it.
+func TestLongList(t *testing.T) {
+	t.Parallel()
+	path, listener := listen(t)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, proto.Announcement)
+		conn.Read(make([]byte, 1<<10)) // what is asked for
+		io.WriteString(conn, "status\x000\x00\x00")
+		for range 6 {
+			time.Sleep(200 * time.Millisecond)
+			io.WriteString(conn, "connection\x00x\x00\x00")
+		}
+		io.WriteString(conn, "\x00")
+		conn.Read(make([]byte, 1))
+	}()
+	status, stdout, stderr := execute(t, "list", "-timeout", "1s", "-socket", path)
+	if status != 0 || !strings.HasSuffix(stdout, "\n6 connections\n") {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{screen: newScreen(&out)}
+	a.printStatus(client.Statistics{Version: "1.2.3", Cache: "/run/s", Values: map[string]int64{
+		"uptime_ms": 90_000, "destination_hits": 3, "destination_misses": 1, "endpoint_misses": 1234,
+		"connections": 4, "connections_peak": 50, "connection_limit": 600, "clients": 7, "clients_peak": 8, "bindings": 9, "endpoints": 10,
+		"destinations": 11, "descriptors": 12, "descriptor_limit": 1300, "text_bytes": 2048, "client_memory_bytes": -1,
+		"connections_saved": 40, "closed_taken": 30, "closed_hung_up": 2, "log_lines_lost": 1, "requests": 100,
+		"request_us_le_10": 50, "request_us_le_25": 98, "request_us_le_50": 100, "request_us_le_inf": 100, "request_us_sum": 1250, "longest_turn_us": 1500,
+	}})
+	want := `scache 1.2.3 /run/s, up 1m30s, caching
+
+LOOK-UPS        HITS  MISSES  SUCCESS
+by destination     3       1      75%
+by endpoint        0   1,234       0%
+
+NOW                      COUNT  PEAK     OF
+connections                  4    50    600
+clients                      7     8
+bindings                     9
+endpoints                   10
+destinations                11
+open files                  12        1,300
+labels and properties  2.0 KiB
+kept for clients           0 B
+
+SAVED, AND LEFT  40
+taken            30  75%
+hung up           2   5%
+
+requests 100: mean 12µs, half <= 10µs, 99% <= 50µs; longest turn 1.5ms
+1 lines that the log did not take
+`
+	if out.String() != want {
+		t.Errorf("printed\n%s", out.String())
+	}
+}
+
+// What cannot be printed is said to be missing, also where there would be something else to say.
+func TestFullDisk(t *testing.T) {
+	t.Setenv("MAIL_CONFIG", configuration(t, "smtp_connection_cache_on_demand = no"))
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, command := range []string{"help", "doctor"} {
+		var stderr bytes.Buffer
+		if status := run(t.Context(), []string{command}, full, &stderr); status != exitFailed || !strings.Contains(stderr.String(), "no space left on device") {
+			t.Errorf("%s: status %d, %q", command, status, stderr.String())
+		}
+	}
+}
+
+// configuration is a directory with a small Postfix instance, and these lines in main.cf.
+func configuration(t *testing.T, lines string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range map[string]string{
+		"main.cf":   "compatibility_level = 3.6\nqueue_directory = " + dir + "\nmaillog_file = /dev/stdout\n" + lines + "\n",
+		"master.cf": "smtp unix - - n - - smtp\nscache unix - - n - 1 scache\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-time.Minute) // Postfix programs wait until it is two seconds old
+	os.Chtimes(filepath.Join(dir, "main.cf"), past, past)
+	return dir
+}
+
+// Doctor's status tells of an error or a warning, and its commands are for the instance wherever they are copied to.
+func TestDoctor(t *testing.T) {
+	const idle = "note     scache: nobody listens on "
+	const trickle = "note     smtp: connections are cached on demand only\n"
+	for _, c := range []struct {
+		main   string
+		status int
+		want   []string // in this order
+	}{
+		{"smtp_connection_cache_on_demand = no", 1, []string{
+			"error    smtp: smtp_connection_cache_on_demand is off, and smtp_connection_cache_destinations is empty\n         Nothing tells",
+			"\n         postconf -c DIR -e 'smtp_connection_cache_on_demand = yes'\n", idle,
+			"\n\n1 error, 0 warnings, 1 note. Each command is a suggestion; changes take effect with \"postfix reload\".\n"}},
+		{"smtp_connection_reuse_count_limit = 3", 1, []string{"warning  smtp: smtp_connection_reuse_count_limit is 3\n", "0 errors, 1 warning, 2 notes. Each"}},
+		{"", 0, []string{trickle, idle, "\n\n0 errors, 0 warnings, 2 notes.\n"}},
+	} {
+		dir := configuration(t, c.main)
+		t.Chdir(dir)
+		status, stdout, stderr := execute(t, "doctor", "-c", ".")
+		if status != c.status || stderr != "" || !strings.HasPrefix(stdout, "Postfix ") || !strings.Contains(strings.SplitN(stdout, "\n", 2)[0], dir) {
+			t.Errorf("%s: status %d, %q\n%s", c.main, status, stderr, stdout)
+		}
+		rest := stdout
+		for _, want := range c.want {
+			var found bool
+			if _, rest, found = strings.Cut(rest, strings.ReplaceAll(want, "DIR", dir)); !found {
+				t.Errorf("%s: no %q, or not there, in\n%s", c.main, want, stdout)
+			}
+		}
 	}
 }
 
@@ -244,5 +396,108 @@ func TestTopScrollsBack(t *testing.T) {
 	m.Update(answer{})
 	if m.offset != 0 {
 		t.Errorf("at %d of none", m.offset)
+	}
+}
+
+// display is what top shows in a window of this size, without the blanks at the ends of lines.
+func display(m *top, width, height int) string {
+	m.width, m.height = width, height
+	return regexp.MustCompile(` +(\n|$)`).ReplaceAllString(m.View(), "$1")
+}
+
+func TestTopShows(t *testing.T) {
+	m := &top{screen: newScreen(&bytes.Buffer{}), feed: &feed{path: "/run/s"}, sortBy: sortAtFirst}
+	take := func(uptime, hits, misses, taken int64) {
+		m.Update(answer{sample: sample{
+			client.Statistics{Version: "1.2.3", Values: map[string]int64{
+				"uptime_ms": uptime, "destination_hits": hits, "destination_misses": misses, "connections_saved": 2 * hits, "requests": 10 * hits,
+				"closed_taken": taken, "closed_hung_up": 1, "connections": 1234, "connection_limit": 5000, "endpoints": 6, "clients": 7,
+				"request_us_le_10": hits, "request_us_le_25": 2 * hits, "request_us_le_inf": 2 * hits, "request_us_sum": 24 * hits, "longest_turn_us": 1500,
+			}},
+			[]client.DestinationActivity{{Destination: "idle", Bindings: 2}, {Destination: "smtp\n" + strings.Repeat("x", 30) + "\n", Hits: 1.6, Misses: 1, Connections: 3}, {Destination: "busy", Hits: 8}},
+		}})
+	}
+	take(10_000, 100, 0, 50)
+	if text := display(m, 80, 12); !strings.Contains(text, "look-ups  -         found     -         saves     -         requests  -\n") || !strings.Contains(text, "taken -  hung up -\n") {
+		t.Errorf("rates of no interval:\n%s", text)
+	}
+	take(12_000, 105, 5, 53)
+	take(14_000, 105, 5, 53)
+	take(16_000, 109, 5, 54)
+	want := `scache 1.2.3  /run/s  up 16s  caching
+
+look-ups  2/s       found     100%      saves     4/s       requests  20/s
+latency   12µs      half      <= 10µs   99%       <= 25µs   longest   1.5ms
+cached    1,234     of        5,000     endpoints 6         clients   7
+left      taken 1/s  hung up 0/s
+hit ratio ▅ █
+
+DESTINATION                   CACHED  ENDPOINTS  LOOK-UPS▼     MISSES  HIT RATIO
+busy                               0          0          8          0       100%
+smtp\nxxxxxxxxxxxxxxxxx…           3          0          3          1        62%
+q quit  space stop  r reverse  sort: Name Cached Endpoints Look-ups Misses Hit r`
+	if text := display(m, 80, 12); text != want {
+		t.Errorf("shown\n%s", text)
+	}
+	// The other way round, and from A to Z; there is room for all.
+	m.key("r")
+	if text := display(m, 80, 15); !strings.Contains(text, "LOOK-UPS▲") || strings.Count(text, "\n") != 14 || !strings.Contains(text, "\nidle                               0          2          0          0          -\nsmtp") {
+		t.Errorf("reversed:\n%s", text)
+	}
+	m.key("n")
+	if text := display(m, 80, 15); !strings.Contains(text, "DESTINATION▲") || !strings.Contains(text, "\nbusy") {
+		t.Errorf("by name:\n%s", text)
+	}
+}
+
+// Space stops the display and starts it again; what is wrong is told all the same.
+func TestTopStops(t *testing.T) {
+	m := &top{screen: newScreen(&bytes.Buffer{}), feed: &feed{}}
+	at := func(uptime int64) answer {
+		return answer{sample: sample{statistics: client.Statistics{Values: map[string]int64{"uptime_ms": uptime}}}}
+	}
+	m.Update(at(1000))
+	m.key(" ")
+	m.Update(at(2000))
+	if text := display(m, 80, 12); !strings.Contains(text, "up 1s") || !strings.HasSuffix(text, "\nstopped: space goes on") {
+		t.Errorf("stopped:\n%s", text)
+	}
+	m.Update(answer{err: errors.New("gone")})
+	if text := display(m, 80, 12); !strings.Contains(text, "LOST") || !strings.HasSuffix(text, "\ngone") {
+		t.Errorf("stopped, and without a server:\n%s", text)
+	}
+	m.key(" ")
+	m.Update(at(3000))
+	if text := display(m, 80, 12); !strings.Contains(text, "up 3s  caching") || strings.Contains(text, "stopped") {
+		t.Errorf("going on:\n%s", text)
+	}
+}
+
+// Another column is sorted by in its own direction, from its first row on; behind the last comes the first.
+func TestTopSorts(t *testing.T) {
+	m := &top{now: sample{destinations: make([]client.DestinationActivity, 5)}}
+	m.key("down")
+	m.key("r")
+	m.key(">")
+	if m.sortBy != 1 || m.reverse || m.offset != 0 {
+		t.Errorf("sorted by %d, reversed: %v, from %d on", m.sortBy, m.reverse, m.offset)
+	}
+	for range len(columns) - 1 {
+		m.key(">")
+	}
+	if m.sortBy != 0 {
+		t.Errorf("behind the last: %d", m.sortBy)
+	}
+	if m.key("<"); m.sortBy != len(columns)-1 {
+		t.Errorf("before the first: %d", m.sortBy)
+	}
+}
+
+func TestBars(t *testing.T) {
+	ratios := []float64{1, 0, 0.124, 0.125, 0.5, -1, 0.99, 1}
+	for width, want := range map[int]string{100: "█▁▁▂▅ ██", 8: "█▁▁▂▅ ██", 3: " ██", 0: "", -5: ""} {
+		if got := bars(ratios, width); got != want {
+			t.Errorf("in %d columns: %q, want %q", width, got, want)
+		}
 	}
 }

@@ -120,3 +120,44 @@ func TestHandler(t *testing.T) {
 		}
 	}
 }
+
+// Times are in seconds, whatever the server counts in; and what an older server does not count has no metric.
+func TestMetricsAreInSeconds(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector([]string{"/a"}, func(context.Context, string) (client.Statistics, error) {
+		return client.Statistics{Version: "\xff", Values: map[string]int64{
+			"uptime_ms": 1500, "longest_turn_us": 2500,
+			"request_us_le_50": 2, "request_us_le_100": 3, "request_us_le_inf": 4, "request_us_sum": 200_250,
+			"found_age_ms_le_500": 1, "found_age_ms_le_inf": 1, "found_age_ms_sum": 250,
+		}}, nil
+	}))
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP scache_build_info The cache's version; the value is always 1.
+# TYPE scache_build_info gauge
+scache_build_info{socket="/a",version="�"} 1
+# HELP scache_found_age_seconds How long connections had been cached when they were found.
+# TYPE scache_found_age_seconds histogram
+scache_found_age_seconds_bucket{socket="/a",le="0.5"} 1
+scache_found_age_seconds_bucket{socket="/a",le="+Inf"} 1
+scache_found_age_seconds_sum{socket="/a"} 0.25
+scache_found_age_seconds_count{socket="/a"} 1
+# HELP scache_longest_turn_seconds The longest turn of the event loop since the start.
+# TYPE scache_longest_turn_seconds gauge
+scache_longest_turn_seconds{socket="/a"} 0.0025
+# HELP scache_request_duration_seconds How long requests took, from the turn of the event loop that read them to its end: an upper bound.
+# TYPE scache_request_duration_seconds histogram
+scache_request_duration_seconds_bucket{socket="/a",le="5e-05"} 2
+scache_request_duration_seconds_bucket{socket="/a",le="0.0001"} 3
+scache_request_duration_seconds_bucket{socket="/a",le="+Inf"} 4
+scache_request_duration_seconds_sum{socket="/a"} 0.20025
+scache_request_duration_seconds_count{socket="/a"} 4
+# HELP scache_up Whether the cache answers.
+# TYPE scache_up gauge
+scache_up{socket="/a"} 1
+# HELP scache_uptime_seconds Time since the start of the process, or of the first one if it has taken over.
+# TYPE scache_uptime_seconds gauge
+scache_uptime_seconds{socket="/a"} 1.5
+`)); err != nil {
+		t.Error(err)
+	}
+}
