@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -45,17 +46,23 @@ func background(t *testing.T, cmd *exec.Cmd) {
 // exporter starts "scachectl exporter", and returns the address that it serves at.
 func exporter(t *testing.T, sockets ...string) string {
 	t.Helper()
-	arguments := []string{"exporter", "-json", "-listen", "127.0.0.1:0", "-timeout", "2s"}
+	address, _ := startExporter(t, "2s", sockets...)
+	return address
+}
+
+func startExporter(t *testing.T, timeout string, sockets ...string) (address string, cmd *exec.Cmd) {
+	t.Helper()
+	arguments := []string{"exporter", "-json", "-listen", "127.0.0.1:0", "-timeout", timeout}
 	for _, s := range sockets {
 		arguments = append(arguments, "-socket", s)
 	}
-	cmd := exec.Command(scachectl, arguments...)
+	cmd = exec.Command(scachectl, arguments...)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	background(t, cmd)
 	var said struct{ Listen string }
 	must(t, json.NewDecoder(out).Decode(&said))
-	return said.Listen
+	return said.Listen, cmd
 }
 
 func get(t *testing.T, address string) string {
@@ -260,6 +267,59 @@ func TestExporterAgrees(t *testing.T) {
 		t.Errorf("a stopped server is up:\n%s", text)
 	}
 	must(t, s.cmd.Process.Signal(syscall.SIGCONT))
+}
+
+// Few scrapes at a time ask the cache, and those that have begun get their answer when the exporter is told to end.
+func TestExporterEnds(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	cache, err := net.Listen("unix", path)
+	must(t, err)
+	defer cache.Close()
+	address, cmd := startExporter(t, "1m", path)
+	const scrapes = 4
+	answers := make(chan string, scrapes)
+	var asked []net.Conn
+	for range scrapes {
+		go func() {
+			response, err := http.Get("http://" + address + "/metrics")
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			answers <- fmt.Sprint(string(body), err)
+		}()
+		conn, err := cache.Accept()
+		must(t, err)
+		asked = append(asked, conn)
+	}
+	response, err := http.Get("http://" + address + "/metrics")
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one scrape more: %s", response.Status)
+	}
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	must(t, lab.Poll(limit(t), func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	}))
+	for _, conn := range asked {
+		conn.Close()
+	}
+	for range scrapes {
+		if text := <-answers; !strings.Contains(text, `scache_up{socket="`+path+`"} 0`) || !strings.HasSuffix(text, "<nil>") {
+			t.Errorf("answered %s", text)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // The rules are sound, and raise alerts when they should.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,6 +90,10 @@ func TestList(t *testing.T) {
 		t.Errorf("bindings: %+v", bindings)
 	}
 
+	must(t, s.dial().SaveDestination(limit(t), time.Minute, "c.test", "a binding's", "x"))
+	if text := s.ctl("list", "bindings", "-properties"); !strings.Contains(text, "  PROPERTY\n") || !strings.Contains(text, "  a binding's\n") || !strings.HasSuffix(text, "\n\n3 bindings\n") {
+		t.Errorf("printed\n%s", text)
+	}
 	text := s.ctl("list", "-limit", "3", "-properties")
 	lines := strings.Split(text, "\n")
 	for _, want := range []string{"AGE", "REMOTE", `smtp\n192.0.2.1\n25\n0\n`, `property\n`, "3 of 5 connections"} {
@@ -105,6 +110,10 @@ func TestList(t *testing.T) {
 	}
 	if strings.Contains(text, "\x1b") {
 		t.Error("colours where there is no terminal")
+	}
+	s.ctl("flush", "all")
+	if text := s.ctl("list", "-properties"); text != "0 connections\n" {
+		t.Errorf("an empty cache: %q", text)
 	}
 }
 
@@ -176,6 +185,14 @@ func TestPause(t *testing.T) {
 		t.Errorf("status:\n%s", text)
 	}
 	s.ctl("resume")
+	for _, c := range []struct{ command, printed string }{
+		{"pause", "paused: nothing is found nor saved until \"scachectl resume\"\n"}, {"pause -json", "{\n  \"paused\": true\n}\n"},
+		{"resume -json", "{\n  \"paused\": false\n}\n"}, {"resume", "caching\n"},
+	} {
+		if text := s.ctl(strings.Fields(c.command)...); text != c.printed {
+			t.Errorf("%s printed %q", c.command, text)
+		}
+	}
 	if _, err := c.FindEndpoint(limit(t), endpointB); err != client.ErrNotFound {
 		t.Errorf("what was saved while paused is found: %v", err)
 	}
@@ -205,6 +222,14 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %s is %d", wrong, size, got)
 		}
 		run(t, "limits", "size_limit=0", "-socket", s.socket)
+	}
+	// Times are as people write them; and only who changes something is told how long it lasts.
+	const lasts = "in force until the process ends"
+	for arguments, changed := range map[string]bool{"limits": false, "limits ttl_limit=90": true} {
+		text := s.ctl(strings.Fields(arguments)...)
+		if !regexp.MustCompile(`(?m)^connection_cache_ttl_limit +1m30s$`).MatchString(text) || strings.Contains(text, lasts) != changed {
+			t.Errorf("%s:\n%s", arguments, text)
+		}
 	}
 	if again := fromJSON[map[string]int64](t, s.socket, "limits"); again["connection_cache_endpoint_limit"] != 2 {
 		t.Errorf("limits %v", again)

@@ -1,11 +1,14 @@
 package ctl
 
 import (
+	"bufio"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -140,6 +143,77 @@ func TestTopInJSON(t *testing.T) {
 	text := s.ctl("top", "-json", "-count", "2", "-interval", "100ms")
 	if lines := strings.Split(text, "\n"); len(lines) != 3 || !strings.Contains(lines[1], `"requests_per_second":`) {
 		t.Errorf("printed %s", text)
+	}
+
+	// Rates are those of the interval: what was asked for once is in one line.
+	cmd := exec.CommandContext(limit(t), scachectl, "top", "-json", "-interval", "100ms", "-socket", s.socket)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	lookups := func() float64 {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatalf("no line: %v", lines.Err())
+		}
+		return decode[map[string]any](t, lines.Text())["lookups_per_second"].(float64)
+	}
+	lookups()
+	s.dial().FindEndpoint(limit(t), "x")
+	for lookups() == 0 {
+	}
+	for range 3 {
+		if n := lookups(); n != 0 {
+			t.Errorf("%v look-ups per second, when it is over", n)
+		}
+	}
+	// Who interrupts it has seen enough.
+	must(t, cmd.Process.Signal(syscall.SIGINT))
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+		t.Errorf("interrupted: %v, %s", err, stderr.String())
+	}
+
+	cmd = exec.CommandContext(limit(t), scachectl, "top", "-json", "-interval", "100ms", "-socket", s.socket)
+	out, err = cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	lines = bufio.NewScanner(out)
+	lookups()
+	s.stop()
+	for lines.Scan() {
+	}
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("when the server has ended: %v", cmd.ProcessState)
+	}
+}
+
+// What is completed are the names and labels that there are, each once, as flush takes them.
+func TestCompletedWords(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-ttl-limit", "60s")
+	s.save("smtp\na.test\n", endpointA, 2)
+	s.save("smtp\nb.test\n", endpointB, 1)
+	c := s.dial()
+	must(t, c.SaveDestination(limit(t), time.Minute, "smtp\na.test\n", "", endpointB))
+	for line, want := range map[string]string{
+		"flush|":                             ":4 all destination endpoint pattern",
+		"flush|endpoint|":                    `:4 smtp\n192.0.2.1\n25\n0\n smtp\n192.0.2.2\n25\n0\n`,
+		`flush|endpoint|smtp\n192.0.2.1`:     `:4 smtp\n192.0.2.1\n25\n0\n`,
+		"flush|destination|":                 `:4 smtp\na.test\n smtp\nb.test\n`,
+		"flush|pattern|":                     ":4",
+		`flush|endpoint|smtp\n192.0.2.1\n|s`: ":4",
+		"limits|size_limit=1|":               ":6 binding_limit= client_memory_limit= destination_limit= endpoint_limit= size_limit= text_limit= ttl_limit=",
+	} {
+		r := run(t, append([]string{"__complete", "-socket", s.socket}, strings.Split(line, "|")...)...)
+		words := strings.Fields(r.stdout)
+		slices.Sort(words)
+		if got := strings.Join(words, " "); r.status != 0 || got != want {
+			t.Errorf("%s: %s, want %s", line, got, want)
+		}
 	}
 }
 
