@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -231,9 +233,18 @@ func ruleNames(t *testing.T) (names []string) {
 func TestNothingToSay(t *testing.T) {
 	i := instance(t, withOurs()+`
 smtp_connection_cache_destinations = example.com, 192.0.2.1, hash:/etc/postfix/x, /etc/postfix/y
+lmtp_connection_cache_on_demand = no
 lmtp_connection_cache_destinations = static:all
 smtp_tls_security_level = may
 smtp_tls_connection_reuse = yes
+lmtp_tls_security_level = none
+lmtp_use_tls = yes
+smtp_connection_reuse_time_limit = 30
+lmtp_connection_reuse_count_limit = 10
+smtp_sasl_password_maps = static:u:p
+smtp_sender_dependent_authentication = yes
+lmtp_sasl_auth_enable = yes
+lmtp_sender_dependent_authentication = yes
 smtp_connection_cache_time_limit = 30
 connection_cache_ttl_limit = 1m
 connection_cache_endpoint_limit = 20
@@ -242,6 +253,71 @@ connection_cache_size_limit = 300`, edit{`^#tlsproxy`, "tlsproxy"})
 		if rule != "socket" {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+// What nobody uses, or is not there, has no faults of its own.
+func TestNothingElseToSay(t *testing.T) {
+	const never = "smtp_connection_cache_on_demand = no\nlmtp_connection_cache_on_demand = no\n"
+	noProgram := t.TempDir()
+	if err := os.WriteFile(filepath.Join(noProgram, "scache"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		main  string
+		edits []edit
+		rules string
+	}{
+		{never + "smtp_tls_security_level = may\nsmtp_connection_cache_time_limit = 1m", nil, "never-cached socket"},
+		{never, []edit{{scacheLine, ""}}, "never-cached"},
+		{"daemon_directory = " + noProgram + "\nconnection_cache_size_limit = 5", nil, "no-program on-demand-only socket"},
+		{withOurs(), nil, "on-demand-only socket"},
+		{"connection_cache_size_limit = 5\nconnection_cache_endpoint_limit = 2", nil, "on-demand-only socket unknown-to-stock"},
+	} {
+		found := diagnose(t, instance(t, c.main, c.edits...))
+		if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != c.rules {
+			t.Errorf("%s: found %s, want %s", c.main, got, c.rules)
+		}
+		if f := found["no-program"]; len(f.Fix) > 0 {
+			t.Errorf("another program, of the same name: %+v", f)
+		}
+	}
+}
+
+// A line of master.cf that waits to be uncommented is named; and what is the matter with one agent is told before what is
+// better with another.
+func TestTexts(t *testing.T) {
+	i := instance(t, "smtp_connection_reuse_count_limit = 3\nsmtp_enforce_tls = yes\nlmtp_tls_security_level = dane\nlmtp_connection_cache_on_demand = no\nlmtp_connection_cache_destinations = static:all",
+		edit{scacheLine, "#$0"}, edit{relayLine, "relay unix - - n - - smtp -o smtp_enforce_tls=no -o smtp_tls_per_site=static:may -o smtp_tls_connection_reuse=yes -o smtp_connection_reuse_count_limit=3"})
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found strings.Builder
+	for _, f := range Diagnose(s) {
+		fmt.Fprintf(&found, "%v, %v: %s\n", f.Severity, f.Services, f.Text)
+		for _, command := range f.Fix {
+			fmt.Fprintln(&found, strings.ReplaceAll(command, " -c "+i.Directory, ""))
+		}
+	}
+	want := `error, [smtp]: smtp_tls_security_level is encrypt, and smtp_tls_connection_reuse is off
+postconf -e 'smtp_tls_connection_reuse = yes'
+postconf -M 'tlsproxy/unix=tlsproxy unix - - y - 0 tlsproxy'
+error, [relay]: smtp_tls_connection_reuse is on, and the line of tlsproxy in master.cf is commented out
+postconf -M 'tlsproxy/unix=tlsproxy unix - - n - 0 tlsproxy'
+error, [smtp relay lmtp]: the line of scache in master.cf is commented out
+postconf -M 'scache/unix=scache unix - - y - 1 scache'
+warning, [smtp]: smtp_connection_reuse_count_limit is 3
+postconf -e 'smtp_connection_reuse_count_limit = 0'
+warning, [relay]: smtp_connection_reuse_count_limit is 3
+postconf -P relay/unix/smtp_connection_reuse_count_limit=0
+warning, [lmtp]: lmtp_tls_security_level is dane, and lmtp_tls_connection_reuse is off
+postconf -e 'lmtp_tls_connection_reuse = yes'
+postconf -M 'tlsproxy/unix=tlsproxy unix - - y - 0 tlsproxy'
+note, [smtp relay]: connections are cached on demand only
+`
+	if found.String() != want {
+		t.Errorf("found\n%s", found.String())
 	}
 }
 
@@ -276,9 +352,12 @@ func TestLogIsNoFile(t *testing.T) {
 
 // Agents of one instance may use caches of their own.
 func TestSeveralCaches(t *testing.T) {
-	i := instance(t, "", edit{relayLine, "$1\n  -o connection_cache_service_name=second\nsecond unix - - n - 3 scache"})
-	f := diagnose(t, i)["process-limit"]
-	if !slices.Equal(f.Services, []string{"second"}) {
+	i := instance(t, "", edit{relayLine, "$1\n  -o connection_cache_service_name=second\nsecond unix - - n - 3 scache"}, edit{scacheLine, ""})
+	found := diagnose(t, i)
+	if f := found["process-limit"]; !slices.Equal(f.Services, []string{"second"}) {
+		t.Errorf("found %+v", f)
+	}
+	if f := found["no-cache-service"]; !slices.Equal(f.Services, []string{"smtp", "lmtp"}) {
 		t.Errorf("found %+v", f)
 	}
 }
@@ -302,7 +381,7 @@ func TestRelayListed(t *testing.T) {
 
 func TestNoConfiguration(t *testing.T) {
 	_, err := Read(t.Context(), postconf.Instance{Directory: t.TempDir()})
-	if err == nil || !strings.Contains(err.Error(), "main.cf") {
+	if err == nil || !strings.HasPrefix(err.Error(), "postconf: exit status 1: fatal: open ") || !strings.Contains(err.Error(), "main.cf") {
 		t.Errorf("Read: %v", err)
 	}
 }
@@ -325,7 +404,7 @@ func TestLog(t *testing.T) {
 			t.Errorf("no finding %s", rule)
 		}
 	}
-	lines += host + "postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
+	lines += host + "postfix/lmtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
 	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 || !l.Mended {
 		t.Errorf("read %+v", l)
 	}
@@ -333,14 +412,18 @@ func TestLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	found = diagnose(t, i)
+	if f, still := found["nothing-reused"]; still {
+		t.Errorf("found %+v", f)
+	}
 	for _, rule := range []string{"gave-up", "throttled"} {
 		if f := found[rule]; f.Severity != Note || !strings.Contains(f.Text, "since") {
 			t.Errorf("trouble that is over: %+v", f)
 		}
 	}
-	lines += host + "postfix/smtp[8]: warning: disabling connection caching\n"
-	if l := parseLog("", []byte(lines)); l.Mended {
-		t.Errorf("read %+v", l)
+	for _, trouble := range []string{"postfix/smtp[8]: warning: disabling connection caching\n", "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n"} {
+		if l := parseLog("", []byte(lines+host+trouble)); l.Mended {
+			t.Errorf("read %+v", l)
+		}
 	}
 }
 
@@ -360,6 +443,62 @@ func TestReportInJSON(t *testing.T) {
 		if err != nil || !bytes.Contains(text, []byte(`{"rule":"gave-up","severity":"warning","services":[],`)) || bytes.Contains(text, []byte("null")) {
 			t.Errorf("%s: %v, %s", name, err, text)
 		}
+	}
+}
+
+// A line of master.cf that a running Postfix has not read is in force after a reload.
+func TestNotReloaded(t *testing.T) {
+	i := instance(t, "")
+	public := filepath.Join(i.Directory, "public")
+	if err := errors.Join(os.Mkdir(public, 0o755), os.WriteFile(filepath.Join(public, "pickup"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if f := diagnose(t, i)["socket"]; f.Severity != Error || !strings.HasPrefix(f.Text, "there is no socket at ") || !slices.Equal(f.Fix, []string{"postfix -c " + i.Directory + " reload"}) {
+		t.Errorf("found %+v", f)
+	}
+}
+
+// Agents differ in when they cache, for how long, and what of TLS.
+func TestReport(t *testing.T) {
+	i := instance(t, "smtp_tls_policy_maps = static:may\nsmtp_connection_cache_destinations = static:all\nlmtp_connection_cache_on_demand = no",
+		edit{relayLine, `relay unix - - y - - smtp
+  -o { smtp_connection_cache_destinations = } -o smtp_tls_connection_reuse=yes
+slow unix - - y - - smtp
+  -o smtp_connection_cache_on_demand=no -o smtp_connection_cache_time_limit=1
+  -o smtp_tls_security_level=may -o smtp_tls_connection_reuse=yes -o tlsproxy_service_name=other
+other unix - - y - 0 tlsproxy
+  -o tlsproxy_client_security_level=may`})
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewReport(s)
+	want := []AgentReport{
+		{"smtp", "always for static:all; else on demand", "2s", "not cached"},
+		{"relay", "on demand", "2s", "no tlsproxy"},
+		{"slow", "for static:all", "1s", "by other"},
+		{"lmtp", "never", "-", "TLS is off"},
+	}
+	if !slices.Equal(r.Agents, want) || r.Worst() != Error {
+		t.Errorf("%+v, at worst %v", r.Agents, r.Worst())
+	}
+	// What tlsproxy(8) has on its own line counts.
+	for _, f := range r.Findings {
+		if f.Rule == "tlsproxy-without-level" {
+			t.Errorf("found %+v", f)
+		}
+	}
+}
+
+// Of a long log the end is read.
+func TestLongLog(t *testing.T) {
+	const line = "Nov 23 15:47:55 host postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n"
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte("postfix/smtp[8]: warning: disabling connection caching\n"+strings.Repeat(line, tailSize/len(line)+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l := readLog(path); l.Disabled != 0 || l.Deliveries != tailSize/len(line) {
+		t.Errorf("read %+v", l)
 	}
 }
 
