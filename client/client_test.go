@@ -301,7 +301,16 @@ func TestMistakes(t *testing.T) {
 	if err := c.SaveDestination(ctx, 0, "a", "", "b"); err == nil {
 		t.Error("a time to live of 0 passes")
 	}
+	if err := c.SaveDestination(ctx, time.Minute, "a", "\x00", "b"); err == nil || err == client.ErrRefused {
+		t.Errorf("a NUL byte in a destination's property: %v", err)
+	}
 	conn := dialReceiver()
+	if err := c.SaveEndpoint(ctx, time.Minute, "a", "\x00", conn); err == nil || err == client.ErrRefused {
+		t.Errorf("a NUL byte in an endpoint's property: %v", err)
+	}
+	if _, err := c.FindDestination(ctx, "a"); err != client.ErrNotFound {
+		t.Errorf("after mistakes that were not sent: %v, want ErrNotFound", err)
+	}
 	conn.Close()
 	if err := c.SaveEndpoint(ctx, time.Second, "a", "", conn); err == nil {
 		t.Error("a closed connection passes")
@@ -367,7 +376,29 @@ func TestNoCache(t *testing.T) {
 	if _, err := client.Dial(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no connection cache") {
 		t.Errorf("Dial: %v", err)
 	}
-	if _, err := client.Dial(t.Context(), path+strings.Repeat("s", 108)); err == nil || !strings.Contains(err.Error(), "107 bytes at most") {
+}
+
+// The path of a socket may be as long as the kernel takes it.
+func TestLongPath(t *testing.T) {
+	t.Chdir(t.TempDir())
+	longest := strings.Repeat("s", 107)
+	listener, err := net.Listen("unix", longest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		if conn, err := listener.Accept(); err == nil {
+			io.WriteString(conn, proto.Announcement)
+			conn.Close()
+		}
+	}()
+	if c, err := client.Dial(t.Context(), longest); err != nil {
+		t.Errorf("Dial: %v", err)
+	} else {
+		c.Close()
+	}
+	if _, err := client.Dial(t.Context(), longest+"s"); err == nil || !strings.Contains(err.Error(), "107 bytes at most") {
 		t.Errorf("Dial: %v", err)
 	}
 }
