@@ -278,6 +278,11 @@ func TestNothingElseToSay(t *testing.T) {
 		if got := strings.Join(slices.Sorted(maps.Keys(found)), " "); got != c.rules {
 			t.Errorf("%s: found %s, want %s", c.main, got, c.rules)
 		}
+		for _, f := range found {
+			if len(slices.Compact(slices.Clone(f.Services))) < len(f.Services) {
+				t.Errorf("%s: two findings in one: %+v", c.main, f)
+			}
+		}
 		if f := found["no-program"]; len(f.Fix) > 0 {
 			t.Errorf("another program, of the same name: %+v", f)
 		}
@@ -318,6 +323,14 @@ note, [smtp relay]: connections are cached on demand only
 `
 	if found.String() != want {
 		t.Errorf("found\n%s", found.String())
+	}
+}
+
+// A line of tlsproxy(8) that is there stays as it is.
+func TestTLSProxyIsThere(t *testing.T) {
+	i := instance(t, "smtp_tls_security_level = may", edit{`^#tlsproxy`, "tlsproxy"})
+	if f := diagnose(t, i)["tls-not-reused"]; !slices.Equal(f.Fix, []string{"postconf -c " + i.Directory + " -e 'smtp_tls_connection_reuse = yes'"}) {
+		t.Errorf("found %+v", f)
 	}
 }
 
