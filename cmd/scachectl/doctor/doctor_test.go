@@ -113,7 +113,7 @@ var cases = []struct {
 	{"one service overrides", "never-cached", Error, "",
 		[]edit{{relayLine, "$1\n  -o smtp_connection_cache_on_demand=no"}}, "relay", "-P relay/unix/smtp_connection_cache_on_demand=yes"},
 	{"lmtp", "never-cached", Error, "lmtp_connection_cache_on_demand = no", nil, "lmtp", "-e 'lmtp_connection_cache_on_demand = yes'"},
-	{"on demand", "on-demand-only", Note, "relayhost = [mail.example.com]:587\nlmtp_connection_cache_destinations = static:all", nil,
+	{"on demand", "on-demand-only", Note, "relayhost = [mail.example.com]:587, [mail.example.com]:465\nlmtp_connection_cache_destinations = static:all", nil,
 		"smtp relay", "'smtp_connection_cache_destinations = mail.example.com'"},
 	{"brackets and port", "unmatchable-destination", Error,
 		"relayhost = [mail.example.com]:587\nsmtp_connection_cache_destinations = example.org $relayhost, example.net:26 static:x", nil,
@@ -236,7 +236,7 @@ smtp_connection_cache_destinations = example.com, 192.0.2.1, hash:/etc/postfix/x
 lmtp_connection_cache_on_demand = no
 lmtp_connection_cache_destinations = static:all
 smtp_tls_security_level = may
-smtp_tls_connection_reuse = yes
+smtp_tls_connection_reuse = Yes
 lmtp_tls_security_level = none
 lmtp_use_tls = yes
 smtp_connection_reuse_time_limit = 30
