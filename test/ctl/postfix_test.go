@@ -297,6 +297,19 @@ func TestDoctorOfOurs(t *testing.T) {
 	if r.status != 0 || !strings.Contains(r.stdout, "sbin/scache is version development of this project, answers") {
 		t.Errorf("doctor: %+v", r)
 	}
+	// Its rules are shown, to who may read them.
+	file := filepath.Join(m.ConfigDir(), "rules")
+	must(t, os.WriteFile(file, []byte("host=*.example.com keep=2\n"), 0o600))
+	shell(t, "postconf -c "+m.ConfigDir()+" -e 'connection_cache_policy_file = "+file+"'")
+	m.reload()
+	r = run(t, "doctor", "-c", m.ConfigDir())
+	if !regexp.MustCompile(`\n\nRULE OF SCACHE +PATTERNS AND OPTIONS +WHAT MATCHES IS\n` + file + `:1 +host=\*\.example\.com keep=2 +2 connections per endpoint at most\n`).MatchString(r.stdout) {
+		t.Errorf("doctor: %+v", r)
+	}
+	r = runAs(t, nobody(t), "doctor", "-c", m.ConfigDir())
+	if r.status != 0 || !strings.Contains(r.stdout, "\nnote     scache: open "+file+": permission denied\n         Its rules were not looked at.\n") {
+		t.Errorf("doctor as nobody: %+v", r)
+	}
 	ctl(t, m.socket(), "limits", "ttl_limit=30s")
 	m.cure("not-in-force")
 	must(t, lab.Poll(limit(t), func() bool { return len(m.findings()) == 0 || m.findings()["not-in-force"] == nil }))
