@@ -169,11 +169,11 @@ func TestListIsBrokenOff(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	c, ctx := dial(t), t.Context()
 	var refusal *client.RefusalError
-	if _, err := c.SetLimit(ctx, "connection_cache_size_limit", -1); !errors.As(err, &refusal) || refusal.NotAllowed {
+	if _, err := c.SetLimit(ctx, "connection_cache_size_limit", -1); !errors.As(err, &refusal) || refusal.NotAllowed || errors.Is(err, client.ErrNotAllowed) {
 		t.Errorf("%v, want a refusal", err)
 	}
-	if _, _, err := c.Flush(ctx, "a\x00b", ""); err == nil {
-		t.Error("a NUL byte passes")
+	if _, _, err := c.Flush(ctx, client.Endpoint, "a\x00b"); err == nil || err == client.ErrStock || errors.As(err, &refusal) {
+		t.Errorf("a NUL byte passes: %v", err)
 	}
 	limits, err := c.Limits(ctx)
 	if err != nil || len(limits) != 7 || limits[0] != (client.Limit{Name: "connection_cache_ttl_limit", Value: 60}) {
