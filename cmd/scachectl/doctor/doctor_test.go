@@ -334,11 +334,13 @@ func TestTLSProxyIsThere(t *testing.T) {
 	}
 }
 
-// tlsproxy(8) follows the older parameters, too.
+// tlsproxy(8) follows the older parameters, too, and can do without where a policy asks for TLS.
 func TestTLSProxyOfOld(t *testing.T) {
-	i := instance(t, "smtp_use_tls = yes\nsmtp_tls_connection_reuse = yes", edit{`^#tlsproxy`, "tlsproxy"})
-	if f, found := diagnose(t, i)["tlsproxy-without-level"]; found {
-		t.Errorf("%+v", f)
+	for _, main := range []string{"smtp_use_tls = yes", "smtp_enforce_tls = yes", "smtp_tls_policy_maps = static:may"} {
+		i := instance(t, main+"\nsmtp_tls_connection_reuse = yes", edit{`^#tlsproxy`, "tlsproxy"})
+		if f, found := diagnose(t, i)["tlsproxy-without-level"]; found {
+			t.Errorf("%s: %+v", main, f)
+		}
 	}
 }
 
