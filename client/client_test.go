@@ -298,8 +298,11 @@ func TestMistakes(t *testing.T) {
 	if _, err := c.FindEndpoint(ctx, "a\x00b"); err == nil {
 		t.Error("a NUL byte in a name passes")
 	}
-	if err := c.SaveDestination(ctx, 0, "a", "", "b"); err == nil {
-		t.Error("a time to live of 0 passes")
+	if err := c.SaveDestination(ctx, 0, "a", "", "b"); err == nil || err == client.ErrRefused {
+		t.Errorf("a time to live of 0: %v", err)
+	}
+	if err := c.SaveDestination(ctx, time.Nanosecond, "a", "", "b"); err != nil {
+		t.Errorf("the shortest time to live: %v", err)
 	}
 	if err := c.SaveDestination(ctx, time.Minute, "a", "\x00", "b"); err == nil || err == client.ErrRefused {
 		t.Errorf("a NUL byte in a destination's property: %v", err)
@@ -378,6 +381,82 @@ func TestNoCache(t *testing.T) {
 	}
 }
 
+// speak is a server that says these words, one after each of what it hears, and returns the path of its socket.
+func speak(t *testing.T, words ...string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, proto.Announcement)
+		heard := make([]byte, 1<<10)
+		for _, word := range words {
+			conn.Read(heard)
+			io.WriteString(conn, word)
+		}
+		conn.Read(heard)
+	}()
+	return path
+}
+
+// What a server has no room for is refused, at whatever point it says so; what it must not say is an error, and ends the
+// conversation.
+func TestAnswers(t *testing.T) {
+	const ok, failed, entry, end = "status\x000\x00\x00", "status\x002\x00\x00", "binding\x00a\x00\x00", "\x00"
+	conn := dialReceiver()
+	defer conn.Close()
+	ctx := t.Context()
+	endpoint := func(c *client.Client) error { return c.SaveEndpoint(ctx, time.Minute, "a", "", conn) }
+	destination := func(c *client.Client) error { return c.SaveDestination(ctx, time.Minute, "a", "", "b") }
+	list := func(c *client.Client) (err error) {
+		for _, err = range c.Bindings(ctx) {
+		}
+		return err
+	}
+	other := errors.New("another one")
+	for _, test := range []struct {
+		ask   func(*client.Client) error
+		words []string
+		want  error
+	}{
+		{endpoint, []string{failed}, client.ErrRefused},
+		{endpoint, []string{proto.DummyMessage, failed}, client.ErrRefused},
+		{endpoint, []string{proto.DummyMessage, ok}, nil},
+		{endpoint, []string{ok}, other},
+		{endpoint, []string{proto.DummyMessage + end}, other},
+		{destination, []string{failed}, client.ErrRefused},
+		{destination, []string{ok}, nil},
+		{destination, []string{ok + ok}, other},
+		{destination, []string{entry}, other},
+		{list, []string{ok + entry + end}, nil},
+		{list, []string{ok + entry + end + end}, other},
+	} {
+		c, err := client.Dial(ctx, speak(t, test.words...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = test.ask(c)
+		if err != nil && err != client.ErrRefused {
+			err = other
+		}
+		if err != test.want {
+			t.Errorf("%q: %v, want %v", test.words, err, test.want)
+		}
+		if broken := test.ask(c) == client.ErrBroken; broken != (test.want == other) {
+			t.Errorf("%q: broken: %v", test.words, broken)
+		}
+		c.Close()
+	}
+}
+
 // The path of a socket may be as long as the kernel takes it.
 func TestLongPath(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -428,6 +507,12 @@ func TestFullQueue(t *testing.T) {
 	defer cancel()
 	if _, err := client.Dial(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while nobody is accepted: %v", err)
+	}
+	enough := errors.New("enough")
+	ended, end := context.WithCancelCause(t.Context())
+	time.AfterFunc(20*time.Millisecond, func() { end(enough) })
+	if _, err := client.Dial(ended, path); !errors.Is(err, enough) {
+		t.Errorf("who has waited long enough: %v", err)
 	}
 	time.AfterFunc(50*time.Millisecond, func() {
 		for range 2 {
