@@ -157,11 +157,12 @@ func TestListIsBrokenOff(t *testing.T) {
 	if _, err := c.Statistics(ctx); err != client.ErrBroken {
 		t.Errorf("%v, want ErrBroken", err)
 	}
-	cancelled, cancel := context.WithCancel(ctx)
-	cancel()
+	enough := errors.New("enough")
+	cancelled, cancel := context.WithCancelCause(ctx)
+	cancel(enough)
 	for _, err := range dial(t).Connections(cancelled) {
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%v, want a context error", err)
+		if !errors.Is(err, enough) {
+			t.Errorf("%v, want the context's cause", err)
 		}
 	}
 }
