@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -410,12 +411,13 @@ func speak(t *testing.T, words ...string) (path string) {
 // What a server has no room for is refused, at whatever point it says so; what it must not say is an error, and ends the
 // conversation.
 func TestAnswers(t *testing.T) {
-	const ok, failed, entry, end = "status\x000\x00\x00", "status\x002\x00\x00", "binding\x00a\x00\x00", "\x00"
+	const ok, bad, failed, entry, end = "status\x000\x00\x00", "status\x001\x00\x00", "status\x002\x00\x00", "binding\x00a\x00\x00", "\x00"
 	conn := dialReceiver()
 	defer conn.Close()
 	ctx := t.Context()
 	endpoint := func(c *client.Client) error { return c.SaveEndpoint(ctx, time.Minute, "a", "", conn) }
 	destination := func(c *client.Client) error { return c.SaveDestination(ctx, time.Minute, "a", "", "b") }
+	find := func(c *client.Client) error { _, err := c.FindEndpoint(ctx, "a"); return err }
 	list := func(c *client.Client) (err error) {
 		for _, err = range c.Bindings(ctx) {
 		}
@@ -436,7 +438,11 @@ func TestAnswers(t *testing.T) {
 		{destination, []string{ok}, nil},
 		{destination, []string{ok + ok}, other},
 		{destination, []string{entry}, other},
+		{find, []string{failed}, client.ErrNotFound},
+		{find, []string{bad}, client.ErrRefused},
+		{find, []string{end}, other},
 		{list, []string{ok + entry + end}, nil},
+		{list, []string{bad}, client.ErrStock},
 		{list, []string{ok + entry + end + end}, other},
 	} {
 		c, err := client.Dial(ctx, speak(t, test.words...))
@@ -444,7 +450,7 @@ func TestAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = test.ask(c)
-		if err != nil && err != client.ErrRefused {
+		if !slices.Contains([]error{nil, client.ErrRefused, client.ErrNotFound, client.ErrStock}, err) {
 			err = other
 		}
 		if err != test.want {
