@@ -441,6 +441,7 @@ func TestAnswers(t *testing.T) {
 		{find, []string{failed}, client.ErrNotFound},
 		{find, []string{bad}, client.ErrRefused},
 		{find, []string{end}, other},
+		{find, []string{ok, end}, other}, // without a descriptor
 		{list, []string{ok + entry + end}, nil},
 		{list, []string{bad}, client.ErrStock},
 		{list, []string{ok + entry + end + end}, other},
