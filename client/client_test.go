@@ -464,6 +464,25 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A server may say more of an entry than is known here, or less, also than it said of the one before.
+func TestOtherAttributes(t *testing.T) {
+	c, err := client.Dial(t.Context(), speak(t, "status\x000\x00\x00binding\x00a\x00news\x00x\x00property\x00p\x00\x00binding\x00b\x00\x00\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var got []client.Binding
+	for b, err := range c.Bindings(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, b)
+	}
+	if want := []client.Binding{{Destination: "a", Property: "p"}, {Destination: "b"}}; !slices.Equal(got, want) {
+		t.Errorf("listed %+v, want %+v", got, want)
+	}
+}
+
 // The path of a socket may be as long as the kernel takes it.
 func TestLongPath(t *testing.T) {
 	t.Chdir(t.TempDir())
