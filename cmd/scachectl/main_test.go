@@ -98,7 +98,7 @@ func TestWrongCommandLine(t *testing.T) {
 		"nonsense", "status now", "list things", "list -sort colour", "-nonsense", "flush", "flush some", "flush all x", "flush endpoint",
 		`flush endpoint \q`, "limits endpoint_limit", "limits endpoint_limit=few", "limits ttl_limit=soon", "top -interval 1ms", "status -socket a -socket b",
 		"doctor -c", "status -timeout soon", "help nonsense", "status -timeout 0s", "status -socket=", "limits -socket=", "doctor -socket s",
-		"list -limit=-1", "top -count=-1", "completion", "flush endpoint a\xffb", "flush -- all x",
+		"list -limit=-1", "top -count=-1", "completion", "flush endpoint a\xffb",
 	} {
 		status, stdout, stderr := execute(t, strings.Fields(line)...)
 		if status != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "scachectl: ") {
@@ -244,7 +244,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for _, command := range []string{"help", "doctor"} {
+	for _, command := range []string{"--help", "doctor"} {
 		var stderr bytes.Buffer
 		if status := run(t.Context(), []string{command}, full, &stderr); status != exitFailed || !strings.Contains(stderr.String(), "no space left on device") {
 			t.Errorf("%s: status %d, %q", command, status, stderr.String())
@@ -331,6 +331,13 @@ func TestQuantile(t *testing.T) {
 	}
 	if times.mean() != 20*time.Microsecond {
 		t.Errorf("mean %v", times.mean())
+	}
+	if few := (requestTimes{[]client.Bucket{{Bound: 10, Count: 1}, {Bound: 100, Count: 3}, {Bound: -1, Count: 3}}, 0}); few.quantileText(0.5) != "<= 100µs" {
+		t.Errorf("half of three are in %s", few.quantileText(0.5))
+	}
+	// Of a server that has other buckets, as one that has taken over, all that it has counted is shown.
+	if all := times.since(requestTimes{times.buckets[1:], 9}); !slices.Equal(all.buckets, times.buckets) || all.sum != times.sum {
+		t.Errorf("%+v", all)
 	}
 	if none := times.since(times); none.quantileText(0.5) != "-" || none.mean() != 0 {
 		t.Errorf("of no requests: %s, %v", none.quantileText(0.5), none.mean())
