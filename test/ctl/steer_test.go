@@ -90,8 +90,9 @@ func TestList(t *testing.T) {
 		t.Errorf("bindings: %+v", bindings)
 	}
 
+	must(t, s.dial().SaveDestination(limit(t), 10*time.Second, "c.test", "", "y"))
 	must(t, s.dial().SaveDestination(limit(t), time.Minute, "c.test", "a binding's", "x"))
-	if text := s.ctl("list", "bindings", "-properties"); !strings.Contains(text, "  PROPERTY\n") || !strings.Contains(text, "  a binding's\n") || !strings.HasSuffix(text, "\n\n3 bindings\n") {
+	if text := s.ctl("list", "bindings", "-properties"); !strings.Contains(text, "  PROPERTY\n") || !regexp.MustCompile(` x +a binding's\n.* y\n(.*\n)+\n4 bindings\n$`).MatchString(text) {
 		t.Errorf("printed\n%s", text)
 	}
 	text := s.ctl("list", "-limit", "3", "-properties")
@@ -164,6 +165,11 @@ func TestFlush(t *testing.T) {
 		if list := fromJSON[[]listed](t, s.socket, "list"); len(list) != c.left {
 			t.Errorf("flush %s leaves %d, want %d", c.arguments, len(list), c.left)
 		}
+	}
+	// A label may look like a flag.
+	s.save("a", "-json", 1)
+	if r := run(t, "flush", "-socket", s.socket, "endpoint", "--", "-json"); r.stdout != "closed 1 connection, dropped 0 bindings\n" {
+		t.Errorf("%+v", r)
 	}
 	refill()
 	if text := s.ctl("flush", "all"); text != "closed 5 connections, dropped 2 bindings\n" {
