@@ -360,6 +360,11 @@ func TestRates(t *testing.T) {
 	if _, ok := ratesBetween(at(3000, 0, 0, 0), at(1000, 9, 9, 9)); ok {
 		t.Error("rates across a restart")
 	}
+	fewer := at(9000, 0, 0, 0) // it has been there for longer than the other one was
+	fewer.Values["requests"] = 0
+	if _, ok := ratesBetween(at(1000, 0, 0, 0), fewer); ok {
+		t.Error("rates across a restart, of a server that did less")
+	}
 	if _, ok := ratesBetween(client.Statistics{}, at(1000, 9, 9, 9)); ok {
 		t.Error("rates without an earlier sample")
 	}
