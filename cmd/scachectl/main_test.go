@@ -311,6 +311,17 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// Text is broken at the edge of a terminal, and nowhere else.
+func TestWrap(t *testing.T) {
+	const text = "connections are cached on demand only"
+	for width, want := range map[int][]string{0: {text}, 29: {"connections are", "cached on demand", "only"}, 46: {text}} {
+		s := screen{width: width}
+		if got := s.wrap(9, text); !slices.Equal(got, want) {
+			t.Errorf("in %d columns: %q, want %q", width, got, want)
+		}
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for want, d := range map[string]time.Duration{
 		"850ms": 850 * time.Millisecond, "1.5s": 1480 * time.Millisecond, "42s": 42 * time.Second, "3m20s": 200 * time.Second,
