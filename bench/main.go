@@ -157,7 +157,9 @@ func (b *bench) measure(ctx context.Context) error {
 	}
 	custom := len(b.options.Workloads) > 0
 	for _, w := range b.options.Workloads {
-		sc := Scenario{w, b.options.Agents.Clients, b.options.Agents.Endpoints, b.options.Cached, b.options.Bound, b.options.Stopped, b.options.Rate, b.options.Listed}
+		o := b.options
+		sc := Scenario{Workload: w, Clients: o.Agents.Clients, Endpoints: o.Agents.Endpoints, Cached: o.Cached, Bound: o.Bound,
+			Stopped: o.Stopped, Rate: o.Rate, Listed: o.Listed}
 		if _, err := b.scenario(ctx, sc, b.programs); err != nil {
 			return err
 		}

@@ -102,6 +102,7 @@ func (r *race) run(ctx context.Context, sc Scenario) (*Outcome, error) {
 	if err := checkDescriptors(sc.descriptors()); err != nil {
 		return nil, fmt.Errorf("%v: %w", sc, err)
 	}
+	sc.Apart = r.bench.cpus != nil
 	outcome := &Outcome{Scenario: sc}
 	for _, s := range r.servers {
 		standing := Standing{Server: s.name, Calls: unknown}

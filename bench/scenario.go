@@ -17,6 +17,7 @@ type Scenario struct {
 	Stopped   int            `json:"stopped"`   // further clients, in mid-request
 	Rate      float64        `json:"rate"`      // operations a second, 0: closed loop
 	Listed    bool           `json:"listed"`    // somebody lists what is cached, again and again
+	Apart     bool           `json:"apart"`     // servers and agents have processors of their own
 }
 
 func (s Scenario) String() string {
@@ -39,6 +40,9 @@ func (s Scenario) String() string {
 	}
 	if s.Listed {
 		b.WriteString(", beside lists")
+	}
+	if s.Apart {
+		b.WriteString(", processors apart")
 	}
 	return b.String()
 }
