@@ -44,8 +44,12 @@ func TestMedian(t *testing.T) {
 // What a server could not follow is said, and not only in JSON.
 func TestTooSlowForTheRate(t *testing.T) {
 	var text strings.Builder
-	writeOutcome(&text, &Outcome{Standings: []Standing{{Server: stock, Samples: []Sample{{Stalled: 64, Unstarted: 1234}}}}})
-	if !strings.Contains(text.String(), "64 clients") || !strings.Contains(text.String(), "1,234 operations") {
+	o := &Outcome{Standings: []Standing{
+		{Server: ours, Samples: []Sample{{P99: 1}}}, {Server: stock, Samples: []Sample{{P99: 4, Stalled: 64, Unstarted: 1234}}},
+	}}
+	o.compare()
+	writeOutcome(&text, o)
+	if !strings.Contains(text.String(), "64 clients") || !strings.Contains(text.String(), "1,234 operations") || !strings.Contains(text.String(), "p99 at most x 0.25") {
 		t.Errorf("%s", text.String())
 	}
 }

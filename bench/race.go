@@ -62,19 +62,27 @@ type Comparison struct {
 	To         string `json:"scache_to"`
 	Throughput spread `json:"throughput"`
 	P99        spread `json:"p99"`
+	AtMost     bool   `json:"p99_at_most"` // the other's latency was longer than could be told
 	CPU        spread `json:"server_cpu_per_op"`
 }
 
 func (c Comparison) String() string {
-	return fmt.Sprintf("%s to %s: throughput %s, p99 %s, CPU an operation %s", ours, c.To, ratioText(c.Throughput), ratioText(c.P99), ratioText(c.CPU))
+	atMost := ""
+	if c.AtMost {
+		atMost = "at most "
+	}
+	return fmt.Sprintf("%s to %s: throughput %s, p99 %s%s, CPU an operation %s", ours, c.To, ratioText(c.Throughput), atMost, ratioText(c.P99), ratioText(c.CPU))
 }
 
 // compare fills in the comparisons.
 func (o *Outcome) compare() {
 	mine := o.standing(ours).Samples
 	for _, other := range []string{stock, theFloor, bare} {
-		if theirs := o.standing(other).Samples; len(theirs) > 0 && len(mine) > 0 {
-			o.Comparisons = append(o.Comparisons, Comparison{other, ratios(mine, theirs, throughput), ratios(mine, theirs, p99), ratios(mine, theirs, cpu)})
+		their := o.standing(other)
+		if theirs := their.Samples; len(theirs) > 0 && len(mine) > 0 {
+			o.Comparisons = append(o.Comparisons, Comparison{
+				other, ratios(mine, theirs, throughput), ratios(mine, theirs, p99), their.stalled() > 0, ratios(mine, theirs, cpu),
+			})
 		}
 	}
 }
