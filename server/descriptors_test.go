@@ -55,6 +55,11 @@ func TestClosedAfterLastLook(t *testing.T) {
 	defer unix.Close(pipe[0])
 	defer unix.Close(pipe[1])
 	socket, _ := socketPair(t)
+	place, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(place)
 	for _, c := range []struct {
 		what            string
 		fd              int
@@ -64,6 +69,7 @@ func TestClosedAfterLastLook(t *testing.T) {
 		{"a socket", socket, true, 1, 0},
 		{"a socket of a client that is gone", socket, false, 0, 1},
 		{"a pipe", pipe[0], true, 0, 1},
+		{"a place in the file system", place, true, 0, 1},
 	} {
 		b := newBusyServer(t, Config{Log: discard{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
 		dropped, closed := 0, 0

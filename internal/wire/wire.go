@@ -86,7 +86,7 @@ func (w *Wire) Look(fd int) Sight {
 	switch errno {
 	case unix.EAGAIN:
 		return Sight{Socket: true}
-	case unix.ENOTSOCK:
+	case unix.ENOTSOCK, unix.EBADF: // the latter for what was opened with O_PATH
 		return Sight{}
 	}
 	// The end of file, or what may have it behind, or an error that may be
