@@ -140,36 +140,64 @@ func (p *postconf) arguments(pid string) []string {
 // run runs postconf(1), which reads master.cf, expands all of main.cf, and reads the files of its ldap:
 // and other maps, whatever it is asked. At a mistake there it ends; a daemon does not look at any of
 // that, and mail goes on while somebody edits it. So if postconf(1) ends, it is asked again where there
-// is nothing but what the parameters named depend on; if it does not end then, its last word becomes a
-// warning, and if it does, a daemon would as well.
+// is no master.cf, and then where there is nothing but what the parameters named depend on. If it does
+// not end then, its first word becomes a warning.
 func (p *postconf) run(options, names []string) (answer, error) {
 	a, err := p.runIn("", "", options, names)
 	if word, ended := err.(lastWord); !ended || strings.Contains(string(word), "/main.cf") {
 		return a, err
 	}
-	alone, failed := os.MkdirTemp("", "scache-")
+	without, failed := p.runAlone(p.link, options, names)
 	if failed != nil {
-		return a, err
+		without, failed = p.runAlone(func(alone string) error { return p.writeExcerpt(alone, options, names) }, options, names)
 	}
-	defer os.RemoveAll(alone)
-	without, failed := p.runAlone(alone, options, names)
 	if _, ended := failed.(lastWord); ended {
 		return without, failed
 	}
 	if failed != nil {
 		return a, err
 	}
-	a.warnings = slices.DeleteFunc(a.warnings, func(w string) bool { return slices.Contains(without.warnings, w) })
+	var reasons []string
+	for _, w := range a.warnings {
+		switch {
+		case slices.Contains(without.warnings, w):
+		case ofMainCf(w):
+			without.warnings = append(without.warnings, w)
+		default:
+			reasons = append(reasons, w)
+		}
+	}
+	a.warnings = reasons
 	without.warnings = append(without.warnings, a.why(err))
 	return without, nil
 }
 
-// runAlone is run with a main.cf in an empty directory that has only what the parameters named depend on.
-func (p *postconf) runAlone(alone string, options, names []string) (answer, error) {
-	directory := cmp.Or(p.config, "/etc/postfix")
-	all, err := os.ReadFile(filepath.Join(directory, "main.cf"))
+// runAlone is run with nothing but the main.cf that prepare makes in an empty directory.
+func (p *postconf) runAlone(prepare func(alone string) error, options, names []string) (answer, error) {
+	alone, err := os.MkdirTemp("", "scache-")
 	if err != nil {
 		return answer{}, err
+	}
+	defer os.RemoveAll(alone)
+	if err := prepare(alone); err != nil {
+		return answer{}, err
+	}
+	return p.runIn(alone, p.directory(), append([]string{"-o", "config_directory=" + p.directory()}, options...), names)
+}
+
+// directory is where main.cf is.
+func (p *postconf) directory() string { return cmp.Or(p.config, "/etc/postfix") }
+
+// link puts the whole main.cf into a directory.
+func (p *postconf) link(alone string) error {
+	return os.Symlink(filepath.Join(p.directory(), "main.cf"), filepath.Join(alone, "main.cf"))
+}
+
+// writeExcerpt writes an excerpt of main.cf into an empty directory.
+func (p *postconf) writeExcerpt(alone string, options, names []string) error {
+	all, err := os.ReadFile(filepath.Join(p.directory(), "main.cf"))
+	if err != nil {
+		return err
 	}
 	mainCf := filepath.Join(alone, "main.cf")
 	write := func(text string) error {
@@ -177,20 +205,17 @@ func (p *postconf) runAlone(alone string, options, names []string) (answer, erro
 		return errors.Join(os.WriteFile(mainCf, []byte(text), 0o600), os.Chtimes(mainCf, time.Unix(0, 0), time.Unix(0, 0)))
 	}
 	if err := write(""); err != nil {
-		return answer{}, err
+		return err
 	}
-	defaults, err := p.runIn(alone, directory, []string{"-d"}, nil)
+	defaults, err := p.runIn(alone, p.directory(), []string{"-d"}, nil)
 	if err != nil {
-		return answer{}, err
+		return fmt.Errorf("defaults: %w", err) // no last word: it says nothing of the parameters named
 	}
-	if err := write(excerpt(string(all), defaults.values, options, names)); err != nil {
-		return answer{}, err
-	}
-	return p.runIn(alone, directory, append([]string{"-o", "config_directory=" + directory}, options...), names)
+	return write(excerpt(string(all), defaults.values, options, names))
 }
 
 // reference matches the beginning of a reference to a parameter, which its name follows.
-var reference = regexp.MustCompile(`\$[({]?(\w+)`)
+var reference = regexp.MustCompile(`\$(?:[({][\s\v]*)?(\w+)`)
 
 // excerpt is main.cf with an empty line in place of each that does not define a parameter that is named, or
 // that the options, the defaults or such a line refers to.
@@ -346,13 +371,17 @@ func warnings(said []string) []string {
 // are wanted as well: they tell the reason of a macroError.
 func mainWarnings(said []string, failed bool) (wanted []string) {
 	for _, text := range warnings(said) {
-		ofMain := strings.Contains(text, "/main.cf, line ") || strings.Contains(text, "/main.cf: logical line ")
 		reason := failed && !strings.Contains(text, ".cf") && !strings.Contains(text, "unknown parameter")
-		if (ofMain || reason) && !slices.Contains(wanted, text) {
+		if (ofMainCf(text) || reason) && !slices.Contains(wanted, text) {
 			wanted = append(wanted, text)
 		}
 	}
 	return wanted
+}
+
+// ofMainCf reports whether a warning is about a line of main.cf.
+func ofMainCf(warning string) bool {
+	return strings.Contains(warning, "/main.cf, line ") || strings.Contains(warning, "/main.cf: logical line ")
 }
 
 // parseValues reads lines of the form "name = value". Each value is one line, with

@@ -288,7 +288,7 @@ func TestPostconfElsewhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			writeMainCf(t, dir, "compatibility_level = 0\nmyhostname = mail.example.com\n"+strings.ReplaceAll(c.mainCf, "DIR", dir)+
-				"multi_instance_name = postfix-$one\none = 1\n# no end\n\nmax_idle\n# of it\n =\n\t4\nmax_idle = ${two}s\ntwo = 2\n"+
+				"multi_instance_name = postfix-$one\none = 1\n# no end\n\nmax_idle\n# of it\n =\n\t4\nmax_idle = ${ two }s\ntwo = 2\n"+
 				"connection_cache_reuse_order = lifo\nipc_timeout = 17s\n")
 			p := postconf{program: "scache", limit: postconfLimit, config: dir, overrides: []string{"connection_cache_ttl_limit=$ipc_timeout"}}
 			a, err := p.ask(paramNames...)
