@@ -185,7 +185,7 @@ func (o *Options) complete(workloads, sweeps string, rest []string) error {
 func (o *Options) unused(flags *flag.FlagSet) (err error) {
 	flags.Visit(func(f *flag.Flag) {
 		switch f.Name {
-		case "clients", "cached", "bound", "stopped", "rate", "listed", "verify":
+		case "clients", "cached", "bound", "stopped", "rate", "listed":
 			if len(o.Workloads) == 0 {
 				err = fmt.Errorf("-%s is for -workloads", f.Name)
 			}

@@ -64,13 +64,16 @@ func (s Scenario) floorCan() bool {
 	return s.Endpoints == 0 && !(s.Workload == agent.Miss && s.Cached > 0)
 }
 
+// mostReserve is how many descriptors ours keeps for clients at most; else it is an eighth of its limit.
+const mostReserve = 2048
+
 // descriptors is how many open descriptors the busiest process needs: the agents
 // with two for each client, or a server or sink with what is cached and a
 // connection for each client. Some are needed by everybody. Of its limit ours keeps an
 // eighth for clients.
 func (s Scenario) descriptors() int {
 	const some = 64
-	return max(2*s.Clients, s.Cached+max(s.Clients, (s.Cached+some)/7)) + s.Stopped + some
+	return max(2*s.Clients, s.Cached+max(s.Clients, min((s.Cached+some)/7, mostReserve))) + s.Stopped + some
 }
 
 func count(n int, one, many string) string {

@@ -33,7 +33,7 @@ func newSweep(name string, limit int) (*Sweep, func(int) Scenario) {
 		return &Sweep{Name: name, Title: "cycle", Axis: "clients", Points: upTo(largest, 1, 4, 16, 64, 250, 1000, 2500)},
 			func(n int) Scenario { return Scenario{Workload: agent.Cycle, Clients: n} }
 	case "cached":
-		largest := min(100_000, limit-limit/8-300)
+		largest := min(100_000, limit-min(limit/8, mostReserve)-300)
 		return &Sweep{Name: name, Title: "cycle, 64 clients", Axis: "connections cached beforehand",
 				Points: upTo(largest, 0, 1000, 2500, 5000, 10_000, 15_000, 30_000, 60_000)},
 			func(n int) Scenario { return Scenario{Workload: agent.Cycle, Clients: 64, Cached: n} }
