@@ -23,6 +23,8 @@ func (l *Lab) mainCF() map[string]string {
 		"meta_directory":        l.path("meta"),
 		"maillog_file":          l.path("log"),
 		"maillog_file_prefixes": l.dir,
+		// 10 s are not enough where a disk stands still: then it ends, and nobody can log for a minute.
+		"postlogd_watchdog_timeout": "300s",
 
 		"myhostname":             "lab.test",
 		"mynetworks":             "127.0.0.0/8",
