@@ -366,17 +366,7 @@ func TestContextEnds(t *testing.T) {
 
 func TestNoCache(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		if conn, err := listener.Accept(); err == nil {
-			io.WriteString(conn, "protocol\x00other\x00\x00")
-			conn.Close()
-		}
-	}()
+	speakAt(t, path, "protocol\x00other\x00\x00")
 	if _, err := client.Dial(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no connection cache") {
 		t.Errorf("Dial: %v", err)
 	}
@@ -386,6 +376,13 @@ func TestNoCache(t *testing.T) {
 func speak(t *testing.T, words ...string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
+	speakAt(t, path, proto.Announcement, words...)
+	return path
+}
+
+// speakAt is speak with a greeting of its own, at a path.
+func speakAt(t *testing.T, path, greeting string, words ...string) {
+	t.Helper()
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -397,7 +394,7 @@ func speak(t *testing.T, words ...string) (path string) {
 			return
 		}
 		defer conn.Close()
-		io.WriteString(conn, proto.Announcement)
+		io.WriteString(conn, greeting)
 		heard := make([]byte, 1<<10)
 		for _, word := range words {
 			conn.Read(heard)
@@ -405,7 +402,6 @@ func speak(t *testing.T, words ...string) (path string) {
 		}
 		conn.Read(heard)
 	}()
-	return path
 }
 
 // What a server has no room for is refused, at whatever point it says so; what it must not say is an error, and ends the
@@ -487,17 +483,7 @@ func TestOtherAttributes(t *testing.T) {
 func TestLongPath(t *testing.T) {
 	t.Chdir(t.TempDir())
 	longest := strings.Repeat("s", 107)
-	listener, err := net.Listen("unix", longest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		if conn, err := listener.Accept(); err == nil {
-			io.WriteString(conn, proto.Announcement)
-			conn.Close()
-		}
-	}()
+	speakAt(t, longest, proto.Announcement)
 	if c, err := client.Dial(t.Context(), longest); err != nil {
 		t.Errorf("Dial: %v", err)
 	} else {
