@@ -143,7 +143,7 @@ func (p *postconf) arguments(pid string) []string {
 // is no master.cf, and then where there is nothing but what the parameters named depend on. If it does
 // not end then, its first word becomes a warning.
 func (p *postconf) run(options, names []string) (answer, error) {
-	a, err := p.runIn("", "", options, names)
+	a, err := p.runIn("", options, names)
 	if word, ended := err.(lastWord); !ended || strings.Contains(string(word), "/main.cf") {
 		return a, err
 	}
@@ -182,7 +182,7 @@ func (p *postconf) runAlone(prepare func(alone string) error, options, names []s
 	if err := prepare(alone); err != nil {
 		return answer{}, err
 	}
-	return p.runIn(alone, p.directory(), append([]string{"-o", "config_directory=" + p.directory()}, options...), names)
+	return p.runIn(alone, append([]string{"-o", "config_directory=" + p.directory()}, options...), names)
 }
 
 // directory is where main.cf is.
@@ -207,7 +207,7 @@ func (p *postconf) writeExcerpt(alone string, options, names []string) error {
 	if err := write(""); err != nil {
 		return err
 	}
-	defaults, err := p.runIn(alone, p.directory(), []string{"-d"}, nil)
+	defaults, err := p.runIn(alone, []string{"-d"}, nil)
 	if err != nil {
 		return fmt.Errorf("defaults: %w", err) // no last word: it says nothing of the parameters named
 	}
@@ -274,8 +274,8 @@ func (a answer) why(err error) string {
 	return strings.Join(append(a.warnings, macroError), "; ")
 }
 
-// runIn runs postconf(1) with its files in a directory, which its messages call real; empty: where they are.
-func (p *postconf) runIn(directory, real string, options, names []string) (answer, error) {
+// runIn runs postconf(1) with its files in another directory, of which its messages say nothing; empty: where they are.
+func (p *postconf) runIn(directory string, options, names []string) (answer, error) {
 	path, err := p.find()
 	if err != nil {
 		return answer{}, err
@@ -297,7 +297,7 @@ func (p *postconf) runIn(directory, real string, options, names []string) (answe
 	}
 	text := stderr.String()
 	if directory != "" {
-		text = strings.ReplaceAll(text, directory, real)
+		text = strings.ReplaceAll(text, directory, p.directory())
 	}
 	said := p.messages(text)
 	if err != nil {
