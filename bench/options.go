@@ -18,7 +18,7 @@ const installed = "installed"
 
 const help = `Bench measures a connection cache server under the load of many delivery agents,
 side by side with Postfix's own scache and with the floor: a bare epoll server in C
-with fixed replies, which shows what the kernel alone costs.
+with fixed replies, which shows what the kernel alone costs, and the memory of what is bound.
 
   go run ./bench                          the goals of this project, in a minute
   go run ./bench -workloads cycle,miss -clients 500 -rounds 5 -duration 2s
@@ -35,7 +35,7 @@ with fixed replies, which shows what the kernel alone costs.
                                           and stock; takes ten seconds
   go run ./bench -takeover                what the agents notice of a new process in the
                                           server's place, with 15,000 connections cached
-  go run ./bench -report bench/RESULTS.md all of it; takes six minutes
+  go run ./bench -report bench/RESULTS.md all of it; takes ten minutes
 
 Workloads, one operation of each:
   cycle     save_endp and find_endp: two hand-overs of a TCP connection

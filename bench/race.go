@@ -162,9 +162,6 @@ const fillClients = 16
 // that is too slow fails, and takes no further part.
 func (r *race) fill(ctx context.Context, s *server, sc Scenario) error {
 	binds := sc.Bound - s.bound
-	if s.name == theFloor {
-		binds = 0 // it would forget them
-	}
 	if sc.Cached <= s.cached && binds <= 0 {
 		return nil
 	}

@@ -34,9 +34,9 @@ Every server is started as master(8) would start it, serves real clients that ha
 over real TCP connections, and is measured in turn with the others, round by round.
 Latencies, processor time (of the server process) and throughput are medians of the
 rounds; ratios are taken round by round, and given as median (min to max). **stock**
-is Postfix's own scache, **floor** a bare epoll server in C with fixed replies:
-what the kernel alone costs. **scache bare** is ours without what was cached, bound or
-disturbing, in the same minutes.
+is Postfix's own scache, **floor** a bare epoll server in C with fixed replies: what the
+kernel alone costs, and for each save_dest one look at memory. **scache bare** is ours without
+what was cached, bound or disturbing, in the same minutes.
 
 ## The goals
 

@@ -4,13 +4,15 @@
  * the kernel does not demand: one recv and one send a message, an edge-triggered
  * epoll for all. Only the hand-over is real: descriptors that a client saves are
  * kept on a stack of that client's, and a find of the same client takes the
- * newest; what a client leaves behind stays open. So it can serve the load client
- * and nobody else.
+ * newest; what a client leaves behind stays open. Of a binding it remembers as
+ * little as one can who is to know it again: so each save_dest looks at one place
+ * in memory. It can serve the load client and nobody else.
  *
  * It is started like scache: by master(8), with the listening socket at 6 and
  * the status channel at 5, whose end of file ends it.
  */
 #define _GNU_SOURCE
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,10 @@ enum state { READY, AWAITING_DESCRIPTOR, AWAITING_GO_AHEAD, AWAITING_ACKNOWLEDGE
 /* By descriptor: of a client its state and the newest it has saved, of a saved
  * one the next older; 0 is none. */
 static struct entry { enum state state; int newest, older; } *table;
+
+/* A hash table with linear probing: what is bound, by hash; 0 is none. */
+static struct binding { uint64_t hash, saved; } *bindings;
+static size_t places, bound;
 
 static char buffer[1 << 18], endpoint_hit[1 << 17], destination_hit[1 << 18];
 static size_t endpoint_hit_size, destination_hit_size;
@@ -70,14 +76,61 @@ static void hand_over(int client)
 	close(fd);
 }
 
+static uint64_t hash(const char *text, size_t size)
+{
+	uint64_t h = size, word;
+	for (; size > 0; size -= size < 8 ? size : 8, text += 8) {
+		word = 0;
+		memcpy(&word, text, size < 8 ? size : 8);
+		h = (h ^ word) * 0x9e3779b97f4a7c15;
+		h ^= h >> 32;
+	}
+	return h | 1;
+}
+
+static struct binding *find(uint64_t hash)
+{
+	size_t at = hash >> 1 & (places - 1);
+	while (bindings[at].hash != 0 && bindings[at].hash != hash)
+		at = (at + 1) & (places - 1);
+	return &bindings[at];
+}
+
+static void grow(void)
+{
+	struct binding *old = bindings;
+	size_t n = places;
+	places = n ? 2 * n : 64;
+	bindings = calloc(places, sizeof *bindings);
+	for (size_t i = 0; i < n; i++)
+		if (old[i].hash != 0)
+			*find(old[i].hash) = old[i];
+	free(old);
+}
+
+/* request␀save_dest␀ttl␀SECONDS␀ and then what the binding is known by. */
+static void remember(const char *request, size_t size)
+{
+	size_t front = sizeof "request" + sizeof "save_dest" + sizeof "ttl";
+	front += strlen(request + front) + 1;
+	if (bound >= places / 2)
+		grow();
+	uint64_t h = hash(request + front, size - front);
+	struct binding *b = find(h);
+	bound += b->hash == 0;
+	b->hash = h;
+	b->saved++;
+}
+
 /* request␀SAVE_Endp, SAVE_Dest, FIND_Endp, FIND_Dest: two letters tell which. */
-static void answer(int fd, const char *request)
+static void answer(int fd, const char *request, size_t size)
 {
 	int save = request[8] == 's', endpoint = request[13] == 'e';
 	if (save && endpoint) {
 		table[fd].state = AWAITING_DESCRIPTOR;
 		SAY(fd, "dummy\0\0");
 	} else if (save) {
+		remember(request, size);
 		SAY(fd, "status\0000\0");
 	} else if (table[fd].newest == 0) {
 		if (endpoint)
@@ -124,7 +177,7 @@ static void serve(int fd)
 	}
 	/* What does not end in two NUL bytes is half a request: it never goes on. */
 	if (n - at > 16 && buffer[n - 1] == 0 && buffer[n - 2] == 0)
-		answer(fd, buffer + at);
+		answer(fd, buffer + at, n - at);
 }
 
 static size_t reply(char *to, int properties)
