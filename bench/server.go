@@ -19,17 +19,18 @@ import (
 
 // The names of the servers that are compared.
 const (
-	ours     = "scache"
-	oursFIFO = ours + " fifo" // connection_cache_reuse_order
-	oursLIFO = ours + " lifo"
-	stock    = "stock"
-	theFloor = "floor"
-	bare     = "scache bare"
+	ours      = "scache"
+	oursFIFO  = ours + " fifo" // connection_cache_reuse_order
+	oursLIFO  = ours + " lifo"
+	stock     = "stock"
+	theFloor  = "floor"
+	bare      = "scache bare"
+	bareFloor = "floor bare"
 )
 
 // program is a server's file. The one named bare is ours, in the scenario without
 // what was there beforehand and what disturbs: so that both are compared at the
-// same time.
+// same time. bareFloor is that of the floor, which remembers what is bound.
 type program struct {
 	name, file string
 	arguments  []string // as in master.cf
@@ -82,9 +83,11 @@ func startServer(p program, config *agent.Config, cpus *unix.CPUSet, failed func
 	return s, nil
 }
 
+func (s *server) bare() bool { return s.name == bare || s.name == bareFloor }
+
 // scenario is what this server has to do.
 func (s *server) scenario(sc Scenario) Scenario {
-	if s.name == bare {
+	if s.bare() {
 		return sc.bare()
 	}
 	return sc
