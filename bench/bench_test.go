@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -284,6 +285,48 @@ func TestFixedRateSeesStall(t *testing.T) {
 			t.Errorf("%d operations took half of the stall or longer, want %d", slow, want)
 		}
 	})
+}
+
+// A server that dies in mid-round is an error, and nothing waits for it.
+func TestServerDies(t *testing.T) {
+	config := options(t).Agents
+	config.Clients = 5
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) {
+			s, err := startServer(p, &config, nil, func(err error) { t.Error(err) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
+			f := connect(t, s, config)
+			time.AfterFunc(moment, func() { s.daemon.Signal(unix.SIGKILL) })
+			result, err := f.Run(t.Context(), agent.Run{Workload: agent.Cycle, Duration: time.Minute, Grace: time.Minute})
+			if err == nil {
+				t.Errorf("%d operations, and no error", result.Ops)
+			}
+		})
+	}
+}
+
+// What is cached is listed while others are served; a list that fails is an error.
+func TestListed(t *testing.T) {
+	b := benchOf(t, programs)
+	b.dir = t.TempDir()
+	b.options = options(t, "-rounds", "2", "-duration", "50ms")
+	listed := Scenario{Workload: agent.Cycle, Clients: 3, Cached: 20, Listed: true}
+	outcome, err := b.scenario(t.Context(), listed, b.programs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mine, alone := outcome.standing(ours).Samples, outcome.standing(bare).Samples; len(mine) != 2 || len(alone) != 2 || mine[1].Ops == 0 || alone[1].Ops == 0 || len(outcome.Standings) != 2 {
+		t.Errorf("outcome: %+v", outcome)
+	}
+	if b.lister, err = exec.LookPath("false"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.scenario(t.Context(), listed, b.programs); err == nil {
+		t.Error("lists fail, and nobody notices")
+	}
 }
 
 // Ours serves the others while a client has stopped in mid-request; stock does not,
