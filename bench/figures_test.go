@@ -185,3 +185,31 @@ func TestReportWithGaps(t *testing.T) {
 		t.Errorf("pictures: %v", pictures)
 	}
 }
+
+// A goal is judged as it is shown, and what was not measured is not met.
+func TestVerdicts(t *testing.T) {
+	outcome := func(mine, theirs []Sample, name string) *Outcome {
+		return &Outcome{Standings: []Standing{{Server: ours, Samples: mine}, {Server: name, Samples: theirs}}}
+	}
+	one := samples(100)
+	for _, c := range []struct {
+		mine float64
+		ask  func(*judge, []Sample)
+		want string
+	}{
+		{1000, func(j *judge, mine []Sample) { j.atLeast("", "", outcome(mine, one, stock), throughput, 10) }, "met"},
+		{999, func(j *judge, mine []Sample) { j.atLeast("", "", outcome(mine, one, stock), throughput, 10) }, "NOT MET"},
+		{99.6, func(j *judge, mine []Sample) { j.atMost("", "", outcome(mine, one, stock), stock, p99, 1) }, "met"},
+		{99.4, func(j *judge, mine []Sample) { j.atMost("", "", outcome(mine, one, stock), stock, p99, 1) }, "NOT MET"},
+		{99.4, func(j *judge, mine []Sample) { j.atMost("", "", outcome(mine, one, stock), theFloor, p99, 1) }, "-"},
+		{90, func(j *judge, mine []Sample) { j.near("", "", outcome(mine, one, bare)) }, "met"},
+		{89, func(j *judge, mine []Sample) { j.near("", "", outcome(mine, one, bare)) }, "NOT MET"},
+		{91, func(j *judge, mine []Sample) { j.unchanged("", outcome(mine, one, bare)) }, "met"},
+		{90, func(j *judge, mine []Sample) { j.unchanged("", outcome(mine, one, bare)) }, "NOT MET"},
+	} {
+		j := judge{}
+		if c.ask(&j, samples(c.mine)); j.goals[0].Verdict != c.want {
+			t.Errorf("%v beside 100: %+v, want %s", c.mine, j.goals[0], c.want)
+		}
+	}
+}
