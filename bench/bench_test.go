@@ -79,14 +79,21 @@ func forEachServer(t *testing.T, config agent.Config, do func(*testing.T, *serve
 			}
 			defer s.close()
 			do(t, s)
-			if t.Failed() {
-				return
-			}
-			if err := s.finish(); err != nil { // also: opened = closed
-				t.Error(err)
-			}
 		})
 	}
+}
+
+// serveAll ends each server as it should end.
+func serveAll(t *testing.T, config agent.Config, do func(*testing.T, *server)) {
+	forEachServer(t, config, func(t *testing.T, s *server) {
+		do(t, s)
+		if t.Failed() {
+			return
+		}
+		if err := s.finish(); err != nil { // also: opened = closed
+			t.Error(err)
+		}
+	})
 }
 
 func connect(t *testing.T, s *server, config agent.Config) *agent.Fleet {
@@ -120,7 +127,7 @@ func TestWorkloads(t *testing.T) {
 		config.Clients, config.Verify = 20, true
 		c.adjust(&config)
 		t.Run(string(c.workload), func(t *testing.T) {
-			forEachServer(t, config, func(t *testing.T, s *server) { checkWorkload(t, s, config, c.workload) })
+			serveAll(t, config, func(t *testing.T, s *server) { checkWorkload(t, s, config, c.workload) })
 		})
 	}
 }
@@ -191,7 +198,7 @@ func TestOperationsDoNotAllocate(t *testing.T) {
 func TestFill(t *testing.T) {
 	config := options(t).Agents
 	config.Clients = 7
-	forEachServer(t, config, func(t *testing.T, s *server) {
+	serveAll(t, config, func(t *testing.T, s *server) {
 		f := connect(t, s, config)
 		for _, fill := range []func(context.Context, int, int) (agent.Result, error){f.Cache, f.Bind} {
 			for _, part := range [][2]int{{0, 100}, {100, 101}} {
@@ -260,7 +267,7 @@ func TestFixedRateSeesStall(t *testing.T) {
 	const rate, stall = 500, 200 * time.Millisecond
 	config := options(t).Agents
 	config.Clients = 3
-	forEachServer(t, config, func(t *testing.T, s *server) {
+	serveAll(t, config, func(t *testing.T, s *server) {
 		f := connect(t, s, config)
 		time.AfterFunc(moment, func() {
 			s.daemon.Signal(unix.SIGSTOP)
@@ -291,21 +298,14 @@ func TestFixedRateSeesStall(t *testing.T) {
 func TestServerDies(t *testing.T) {
 	config := options(t).Agents
 	config.Clients = 5
-	for _, p := range programs {
-		t.Run(p.name, func(t *testing.T) {
-			s, err := startServer(p, &config, nil, func(err error) { t.Error(err) })
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.close()
-			f := connect(t, s, config)
-			time.AfterFunc(moment, func() { s.daemon.Signal(unix.SIGKILL) })
-			result, err := f.Run(t.Context(), agent.Run{Workload: agent.Cycle, Duration: time.Minute, Grace: time.Minute})
-			if err == nil {
-				t.Errorf("%d operations, and no error", result.Ops)
-			}
-		})
-	}
+	forEachServer(t, config, func(t *testing.T, s *server) {
+		f := connect(t, s, config)
+		time.AfterFunc(moment, func() { s.daemon.Signal(unix.SIGKILL) })
+		result, err := f.Run(t.Context(), agent.Run{Workload: agent.Cycle, Duration: time.Minute, Grace: time.Minute})
+		if err == nil {
+			t.Errorf("%d operations, and no error", result.Ops)
+		}
+	})
 }
 
 // What is cached is listed while others are served; a list that fails is an error.
@@ -334,7 +334,7 @@ func TestListed(t *testing.T) {
 func TestStoppedClient(t *testing.T) {
 	config := options(t).Agents
 	config.Clients = 5
-	forEachServer(t, config, func(t *testing.T, s *server) {
+	serveAll(t, config, func(t *testing.T, s *server) {
 		f := connect(t, s, config)
 		if err := f.Stop(2); err != nil {
 			t.Fatal(err)
