@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,10 @@ func main() {
 		case "-h", "-help", "--help", "help":
 			fmt.Print(usage)
 			return
+		}
+		if word := os.Args[1]; !strings.HasPrefix(word, "-") {
+			fmt.Fprintf(os.Stderr, "scache: there is no command %s\n\n%s", word, usage)
+			os.Exit(2)
 		}
 	}
 	daemon()

@@ -99,6 +99,15 @@ func refused(t *testing.T, status int, want string, arguments ...string) {
 	}
 }
 
+// Without this a misspelt word would be for master(8)'s daemon, which says all it says to the mail log.
+func TestMisspeltCommand(t *testing.T) {
+	cmd := exec.CommandContext(limit(t), binary, "serv", "-socket", "x")
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.HasPrefix(string(out), "scache: there is no command serv\n") {
+		t.Errorf("%v, said %q", cmd.ProcessState, out)
+	}
+}
+
 func TestServeMakesAndRemovesItsSocket(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	for _, number := range []os.Signal{unix.SIGTERM, unix.SIGINT} {
