@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/scache/scache/client"
@@ -55,7 +56,11 @@ func limitsInForce(ctx context.Context, c *client.Client) Settings {
 	}
 	settings := Settings{}
 	for _, l := range limits {
-		settings[l.Name] = strconv.FormatInt(l.Value, 10)
+		value := strconv.FormatInt(l.Value, 10)
+		if strings.HasSuffix(l.Name, "_ttl_limit") {
+			value += "s"
+		}
+		settings[l.Name] = value
 	}
 	return settings
 }
