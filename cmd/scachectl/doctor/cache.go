@@ -179,3 +179,32 @@ func notInForce(s *System, yield func(Finding)) {
 		}
 	})
 }
+
+// unknownParameter: postconf(1) warns of the new parameters as it does of misspelt ones, so its
+// warnings are no help.
+func unknownParameter(s *System, yield func(Finding)) {
+	known := slices.Concat(postfix.StockParameters(), postfix.NewParameters(),
+		[]string{"connection_cache_service_name", "connection_cache_protocol_timeout"})
+	unknown := func(name string) bool {
+		return strings.HasPrefix(name, "connection_cache_") && !slices.Contains(known, name)
+	}
+	tell := func(name, where string, services ...string) {
+		yield(Finding{"unknown-parameter", Warning, services,
+			fmt.Sprintf("there is no parameter %s, which is set in %s", name, where),
+			fmt.Sprintf("It has no effect. Those of a cache are %s.", strings.Join(slices.DeleteFunc(slices.Clone(known), func(name string) bool {
+				return !strings.HasPrefix(name, "connection_cache_")
+			}), ", ")), nil})
+	}
+	for _, name := range s.set {
+		if unknown(name) {
+			tell(name, "main.cf")
+		}
+	}
+	s.eachCache(func(c *Cache) {
+		for _, o := range c.Service.Overrides {
+			if name, _, _ := strings.Cut(o, "="); unknown(name) {
+				tell(name, "master.cf", c.Name)
+			}
+		}
+	})
+}

@@ -151,6 +151,8 @@ var cases = []struct {
 	{"public", "not-private", Error, "", []edit{{scacheLine, "scache unix n - y - 1 scache"}}, "scache", "-F scache/unix/private=y"},
 	{"no program", "no-program", Error, "", []edit{{scacheLine, "scache unix - - y - 1 scache-go -v"}}, "scache", "-F 'scache/unix/command=scache -v'"},
 	{"stock does not know", "unknown-to-stock", Warning, "connection_cache_size_limit = 5", nil, "scache", ""},
+	{"misspelt in main.cf", "unknown-parameter", Warning, "connection_cache_endpont_limit = 2", nil, "", ""},
+	{"misspelt in master.cf", "unknown-parameter", Warning, "", []edit{{scacheLine, "$0\n  -o connection_cache_endpont_limit=2"}}, "scache", ""},
 	{"few for a destination", "few-per-endpoint", Note, "connection_cache_endpoint_limit = 2\nrelay_destination_concurrency_limit = 1", nil,
 		"smtp lmtp", "connection_cache_endpoint_limit = 20"},
 	{"few in all", "few-in-all", Warning, "connection_cache_size_limit = 20", nil, "smtp relay lmtp", "connection_cache_size_limit = 0"},

@@ -43,7 +43,7 @@ type Finding struct {
 var rules = []func(s *System, yield func(Finding)){
 	neverCached, onDemandOnly, unmatchable, relayNotListed, loweredTimeToLive, fewUses, briefUse,
 	tlsNotReused, noTLSProxy, tlsProxyWithoutLevel, bySender,
-	noCacheService, processLimit, notPrivate, noProgram, unknownToStock,
+	noCacheService, processLimit, notPrivate, noProgram, unknownToStock, unknownParameter,
 	fewPerEndpoint, fewInAll, notInForce, parameterMistake, policyMistake, policyOddity,
 	paused, socketTrouble, loggedTrouble, nothingReused,
 }

@@ -28,6 +28,8 @@ type System struct {
 
 	// commentedOut are the services in master.cf that are so.
 	commentedOut map[string]bool
+	// set are the names that main.cf sets, and that nothing in it refers to.
+	set []string
 }
 
 // Settings are parameters' values by name.
@@ -137,6 +139,7 @@ func Read(ctx context.Context, instance postconf.Instance) (*System, error) {
 		}
 	}
 	s.commentedOut = commentedOut(filepath.Join(s.Main["config_directory"], "master.cf"))
+	s.set = setNames(filepath.Join(s.Main["config_directory"], "main.cf"))
 	s.Log = readLog(s.Main["maillog_file"])
 	return s, nil
 }
@@ -239,6 +242,19 @@ func (s *System) processes(service *postconf.Service) int {
 	}
 	n, _ := strconv.Atoi(service.ProcessLimit)
 	return n
+}
+
+// setNames are the names that a main.cf sets. Those that another value refers to are left out:
+// they may be anybody's own.
+func setNames(path string) (names []string) {
+	text, _ := os.ReadFile(path)
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)\s*=`).FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		if !regexp.MustCompile(`\$[({]?`+name+`\b`).Match(text) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // commentedOut are the services whose lines in master.cf have a # in front.
