@@ -88,9 +88,11 @@ func lookups(kind string, hits, misses int64) []string {
 	return []string{kind, number(hits), number(misses), percent(hits, hits+misses)}
 }
 
-// oddities are statistics that are zero as long as nothing is amiss, and what they
-// count.
+// oddities are statistics that are zero as long as everything is kept and nothing is
+// amiss, and what they count.
 var oddities = []struct{ name, text string }{
+	{"connections_declined", "connections not kept: the policy says cache=no"},
+	{"connections_ignored", "connections not kept: the cache was paused"},
 	{"ttl_lowered", "times to live lowered to connection_cache_ttl_limit"},
 	{"saves_refused", "saves without room for their texts"},
 	{"bindings_displaced", "bindings dropped to make room"},
