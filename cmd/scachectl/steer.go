@@ -156,7 +156,11 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 			value, err = int64(duration/time.Second), nil
 		}
 		if !ok || err != nil {
-			return nil, fmt.Errorf("%s: want NAME=VALUE, a whole number: %w", argument, errUsage)
+			want := "a whole number"
+			if isTimeLimit(name) {
+				want = "whole seconds, such as 90, 90s or 5m"
+			}
+			return nil, fmt.Errorf("%s: want NAME=VALUE, %s: %w", argument, want, errUsage)
 		}
 		limits = append(limits, client.Limit{Name: name, Value: value})
 	}
