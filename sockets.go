@@ -41,6 +41,9 @@ func openSockets(paths []string, mode uint32, shared bool) (opened []socket, err
 		if shared && errors.Is(err, errListening) {
 			s, err = socket{path: path, fd: -1}, nil
 		}
+		if errors.Is(err, errListening) {
+			err = fmt.Errorf("%w; -takeover takes over from it, if it is a scache serve", err)
+		}
 		if err != nil {
 			closeSockets(opened)
 			return nil, err
