@@ -61,6 +61,9 @@ pattern * is any text, line ends included, and ? any one byte.`,
 					return a.screen.printJSON(map[string]int64{"connections": connections, "bindings": bindings})
 				}
 				a.screen.printf("closed %s, dropped %s\n", plural(int(connections), "connection"), plural(int(bindings), "binding"))
+				if connections+bindings == 0 && arguments[0] != client.All {
+					a.screen.printf("labels are matched as a whole, as \"scachectl list\" prints them; flush pattern '*example.com*' matches a part\n")
+				}
 				return nil
 			})
 		},
