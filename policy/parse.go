@@ -128,6 +128,9 @@ func (r *ruleReader) take(text string) error {
 		r.everything = true
 		return nil
 	}
+	if text[0] == '#' {
+		return fmt.Errorf("%s: a comment has a line of its own", text)
+	}
 	name, value, ok := strings.Cut(text, "=")
 	if !ok {
 		return fmt.Errorf("%s: want NAME=VALUE, or * for everything", text)
@@ -153,7 +156,7 @@ func (r *ruleReader) take(text string) error {
 func (r *ruleReader) takeCondition(name, value string, make func([]string) (condition, error)) error {
 	patterns := strings.Split(value, ",")
 	if slices.Contains(patterns, "") {
-		return fmt.Errorf("%s=%s: an empty pattern", name, value)
+		return fmt.Errorf("%s=%s: an empty pattern; there is no space beside commas", name, value)
 	}
 	c, err := make(patterns)
 	if err != nil {
