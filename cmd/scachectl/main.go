@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -115,10 +116,27 @@ func (a *app) command() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.sockets, "socket", nil, "`path` of the cache's socket (default: $SCACHE_SOCKET, else Postfix's, else "+socket.Standalone+")")
 	flags.BoolVar(&a.screen.json, "json", false, "print JSON")
-	flags.DurationVar(&a.timeout, "timeout", 5*time.Second, "how long to wait for the cache")
+	a.timeout = 5 * time.Second
+	flags.Var((*duration)(&a.timeout), "timeout", "how long to wait for the cache")
 	root.AddCommand(a.statusCommand(), a.listCommand(), a.flushCommand(), a.pauseCommand(), a.resumeCommand(), a.limitsCommand(), a.topCommand(),
 		a.doctorCommand(), a.exporterCommand())
 	return root
+}
+
+// duration is a flag's value: seconds, or such as 500ms, as those of scache are.
+type duration time.Duration
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) Set(text string) error {
+	if _, err := strconv.ParseUint(text, 10, 31); err == nil {
+		text += "s"
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = duration(parsed)
+	return err
 }
 
 // wantShell makes completion without a shell an error: cobra's own prints help, which a shell would

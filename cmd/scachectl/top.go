@@ -51,7 +51,7 @@ one, r reverses, up and down scroll, space stops the display, q quits.`,
 			return a.watch(f, first, interval)
 		},
 	}
-	c.Flags().DurationVar(&interval, "interval", interval, "how often to ask")
+	c.Flags().Var((*duration)(&interval), "interval", "how often to ask")
 	c.Flags().IntVar(&count, "count", 0, "with --json: how many lines to print; 0: until interrupted")
 	return c
 }
