@@ -408,6 +408,8 @@ func TestLog(t *testing.T) {
 	lines := strings.Repeat(host+"postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, delay=1, dsn=2.0.0, status=sent (250 ok)\n", enoughDeliveries) +
 		host + "postfix/scache[9]: warning: client 7, user 109: connection_cache_ttl_limit lowers the time to live: asked 45s, granted 2s\n" +
 		host + "postfix/smtp[8]: warning: disabling connection caching\n" +
+		host + "postfix/scache-go[9]: fatal: service scache requires a process limit of 1\n" +
+		host + "postfix/smtpd[9]: fatal: something else\n" +
 		host + "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n" +
 		host + "postfix/local[8]: 1A: to=<a@b.test>, relay=local, status=sent (delivered)\n"
 	i := instance(t, "")
@@ -420,6 +422,13 @@ func TestLog(t *testing.T) {
 		if found[rule].Text == "" {
 			t.Errorf("no finding %s", rule)
 		}
+	}
+	if why := found["throttled"].Why; !strings.Contains(why, ": service scache requires a process limit of 1.") {
+		t.Errorf("throttled: %s", why)
+	}
+	missing := host + "postfix/master[5]: fatal: master_spawn: exec /usr/lib/postfix/sbin/scache-go: No such file or directory\n"
+	if l := parseLog("", []byte(lines+missing)); l.Fatal != "master_spawn: exec /usr/lib/postfix/sbin/scache-go: No such file or directory" {
+		t.Errorf("read %+v", l)
 	}
 	lines += host + "postfix/lmtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
 	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 || !l.Mended {

@@ -18,6 +18,7 @@ type Log struct {
 	Lowered    string // the last warning about a time to live
 	Disabled   int    // agents that have given up on the cache
 	Throttled  int    // times that master(8) could not start the cache
+	Fatal      string // the last word of a cache that did not start, or of master(8) about it
 	Mended     bool   // a connection was reused since the last of these two
 }
 
@@ -33,6 +34,7 @@ var (
 	lowered   = regexp.MustCompile(`connection_cache_ttl_limit lowers the time to live: (asked \d+s, granted \d+s)`)
 	disabled  = regexp.MustCompile(`warning: disabling connection caching`)
 	throttled = regexp.MustCompile(`master\[\d+\]: warning: .*/scache[^ ]*: bad command startup`)
+	fatal     = regexp.MustCompile(`(?:/scache[^ \[]*\[\d+\]: fatal: |/master\[\d+\]: fatal: .*/scache)`)
 )
 
 // readLog reads the end of Postfix's own log file, if it has one, else of syslog's.
@@ -75,6 +77,9 @@ func parseLog(path string, text []byte) Log {
 		switch m := lowered.FindSubmatch(line); {
 		case m != nil:
 			l.Lowered = string(m[1])
+		case fatal.Match(line):
+			_, reason, _ := bytes.Cut(line, []byte(": fatal: "))
+			l.Fatal = strings.TrimSpace(string(reason))
 		case disabled.Match(line):
 			l.Disabled++
 			l.Mended = false
@@ -105,9 +110,13 @@ func loggedTrouble(s *System, yield func(Finding)) {
 			"A delivery agent that fails twice to talk to the cache does without for the rest of its life. The lines around tell why. Once the cache answers, new agents use it.", fix})
 	}
 	if l.Throttled > 0 {
+		reason := "The cache's own line before it tells why."
+		if l.Fatal != "" {
+			reason = fmt.Sprintf("The last reason in the log: %s.", l.Fatal)
+		}
 		yield(Finding{"throttled", throttled, nil,
 			fmt.Sprintf("%s: the cache did not start, %s%s", l.Path, counted(l.Throttled, "time", "times"), since),
-			"master(8) waits a minute before it tries again. The cache's own line before it tells why. Once it answers, new agents use it.", fix})
+			"master(8) waits a minute before it tries again. " + reason + " Once it answers, new agents use it.", fix})
 	}
 	if l.Lowered != "" {
 		yield(Finding{"logged-time-to-live", Note, nil,
