@@ -68,16 +68,21 @@ func TestNoCache(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const silent = "does not answer in time"
 	for want, path := range map[string]string{
-		"no socket at":                            filepath.Join(t.TempDir(), "none"),
-		"is not a socket":                         file,
-		"nobody listens on":                       refusedSocket(t),
-		"does not answer in time":                 silentSocket(t),
+		"no socket at":      filepath.Join(t.TempDir(), "none"),
+		"is not a socket":   file,
+		"nobody listens on": refusedSocket(t),
+		silent:              silentSocket(t),
 		"is not the socket of a connection cache": talkingSocket(t, "protocol\x00other\x00\x00"),
 		"closed the connection":                   talkingSocket(t, "220 mail.example.com\r\n"),
 	} {
+		timeout := "1m"
+		if want == silent {
+			timeout = "100ms"
+		}
 		for _, command := range []string{"status", "list", "flush all", "pause", "resume", "limits", "top"} {
-			arguments := append(strings.Fields(command), "-socket", path, "-timeout", "100ms")
+			arguments := append(strings.Fields(command), "-socket", path, "-timeout", timeout)
 			status, stdout, stderr := execute(t, arguments...)
 			if status != exitNoCache || stdout != "" || !strings.Contains(stderr, want) || !strings.Contains(stderr, path) || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("%s: status %d, %q, %q; want %q", arguments, status, stdout, stderr, want)
