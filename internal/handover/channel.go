@@ -125,11 +125,14 @@ func (c *Channel) Room() (bool, error) {
 		return false, err
 	}
 	poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(poll, 0)
-	if err == unix.EINTR {
-		return true, nil // the next send tells
+	for {
+		// A signal interrupts it, though it does not sleep, if there is no room. Descriptors, which
+		// Push cannot keep, would fail then.
+		n, err := unix.Poll(poll, 0)
+		if err != unix.EINTR {
+			return n > 0, os.NewSyscallError("poll", err)
+		}
 	}
-	return n > 0, os.NewSyscallError("poll", err)
 }
 
 // Flush sends what was kept.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -163,6 +165,38 @@ func TestDiscard(t *testing.T) {
 	if who := receiver.Peer(); who == nil || int(who.Pid) != os.Getpid() || int(who.Uid) != os.Geteuid() {
 		t.Errorf("sent by %v", who)
 	}
+}
+
+// Where there is no room none is reported, whatever signals come: Go's runtime sends some.
+func TestNoRoomAmongSignals(t *testing.T) {
+	a, _ := pair(t)
+	var err error
+	for err == nil {
+		_, err = unix.SendmsgN(a, make([]byte, 4096), nil, nil, unix.MSG_DONTWAIT)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread, stop, stopped := unix.Gettid(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Tgkill(unix.Getpid(), thread, unix.SIGURG)
+			}
+		}
+	}()
+	channel := NewChannel(a)
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
+		if room, err := channel.Room(); room || err != nil {
+			t.Errorf("room: %v, %v", room, err)
+			break
+		}
+	}
+	close(stop)
+	<-stopped
 }
 
 func open(t *testing.T) int {
