@@ -33,21 +33,22 @@ func (s *session) admin(r *proto.Request) {
 		s.out = proto.AppendRefusal(s.out, proto.Denied, refusal)
 		return
 	}
+	subject := string(beginning(request.Subject)) // one of a few words, or refused
 	switch request.Op {
 	case proto.AdminStatistics:
 		s.out = c.appendStatistics(s.out)
 	case proto.AdminDestinations:
 		s.listDestinations()
 	case proto.AdminList:
-		s.list(string(request.Subject))
+		s.list(subject)
 	case proto.AdminFlush:
-		s.flush(string(request.Subject), string(request.Value))
+		s.flush(subject, string(request.Value))
 	case proto.AdminPause, proto.AdminResume:
 		s.pause(request.Op == proto.AdminPause)
 	case proto.AdminLimits:
 		s.out = c.appendLimits(s.out)
 	case proto.AdminSetLimit:
-		s.setLimit(string(request.Subject), string(request.Value))
+		s.setLimit(subject, string(request.Value))
 	}
 }
 
@@ -89,7 +90,7 @@ func (s *session) pause(paused bool) {
 func (s *session) setLimit(name, value string) {
 	n, err := strconv.Atoi(value)
 	if err != nil {
-		s.refuseAdmin("%s: %q is not a number", name, value)
+		s.refuseAdmin("%s: %q is not a number", name, beginning([]byte(value)))
 		return
 	}
 	if err := s.cache.setLimit(name, n); err != nil {

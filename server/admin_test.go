@@ -417,3 +417,27 @@ func TestBeginsWithAMistake(t *testing.T) {
 		ask(t, client, proto.AdminPause) // which it is
 	}
 }
+
+// Of an argument, however long, a line in the log has the beginning, and so has a refusal: to quote all
+// of it would keep all clients waiting.
+func TestLongArgumentsAreNotQuoted(t *testing.T) {
+	long := strings.Repeat("\x01", 1<<20)
+	for _, request := range [][]byte{
+		proto.AppendAdmin(nil, proto.AdminFlush, "endpoint", long),
+		proto.AppendAdmin(nil, proto.AdminFlush, long, ""),
+		proto.AppendAdmin(nil, proto.AdminList, long),
+		proto.AppendAdmin(nil, proto.AdminSetLimit, "connection_cache_ttl_limit", long),
+		proto.AppendAdmin(nil, proto.AdminSetLimit, "connection_cache_ttl_limit", strings.Repeat("0", 1<<20)+"x"),
+		proto.AppendAdmin(nil, proto.AdminSetLimit, long, "1"),
+	} {
+		log := &logbook{}
+		s := session{cache: pureCache(1000, func(int) {})}
+		s.cache.log = log
+		in := input{bytes: request, fd: -1}
+		for s.step(&in) {
+		}
+		if logged := log.from(0); len(s.out) == 0 || len(s.out)+len(logged) > 10_000 {
+			t.Errorf("%.40q: %d bytes are answered, %d logged", request, len(s.out), len(logged))
+		}
+	}
+}

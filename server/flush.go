@@ -52,7 +52,7 @@ func (s *session) flush(what, value string) {
 
 func (f *flushing) report(what string) {
 	s := f.session
-	s.note("flushed %s %q: connections=%d bindings=%d", what, f.label, f.connections, f.bindings)
+	s.note("flushed %s %q: connections=%d bindings=%d", what, beginning(f.label), f.connections, f.bindings)
 	r := reply{proto.AppendOK(s.out)}
 	r.number("connections", f.connections)
 	r.number("bindings", f.bindings)
