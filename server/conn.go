@@ -260,6 +260,7 @@ func (c *conn) receive(buffer []byte) (n int, err error) {
 	case lost && fd < 0:
 		c.session.cache.stats.lost++
 		c.session.fault("a descriptor was lost: there was no room")
+		ignoreSenders(c.fd) // or there was, but for that
 		c.server.adaptToLimit()
 		c.server.makeRoom() // for the next one
 	case lost:

@@ -27,6 +27,15 @@ const (
 	acceptPause = 50 * time.Millisecond
 )
 
+// ignoreSenders makes a socket not tell who sends, which takes the room of the descriptor that comes
+// with it. A socket unit may have asked for that, and clients inherit it from the listening socket, since
+// Linux 6.16 when they connect: so one that is in the queue already may still have it.
+func ignoreSenders(socket int) {
+	for _, option := range []int{unix.SO_PASSCRED, unix.SO_PASSSEC, unix.SO_PASSPIDFD} {
+		_ = unix.SetsockoptInt(socket, unix.SOL_SOCKET, option, 0) // not all kernels know all three
+	}
+}
+
 // Ready implements loop.Handler.
 func (l *listener) Ready(int, bool) (again bool) {
 	for range acceptsPerWake {

@@ -216,6 +216,7 @@ func (s *Server) register(caches []Cache) error {
 
 func (s *Server) listen(c *cache, fd int) error {
 	l := &listener{server: s, cache: c, fd: fd}
+	ignoreSenders(fd)
 	if err := errors.Join(unix.SetNonblock(fd, true), s.loop.Add(fd, l)); err != nil {
 		return fmt.Errorf("listening socket %d: %w", fd, err)
 	}

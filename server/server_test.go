@@ -133,6 +133,40 @@ func (r *running) dial() int {
 	return fd
 }
 
+// A listening socket that says who sends, as of a socket unit with PassCredentials=yes, does not say
+// it to us: there is no room for it beside a descriptor. Who has connected before may lose one.
+func TestWhoSendsIsNotAsked(t *testing.T) {
+	r := &running{t: t, log: &logbook{}, path: filepath.Join(t.TempDir(), "s"), done: make(chan error, 1)}
+	listener := r.listenAt(r.path)
+	err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := r.connect()
+	defer unix.Close(early)
+	r.Server, err = New(Config{Log: r.log, TTLLimit: time.Minute, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1},
+		Cache{Listeners: []int{listener}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { r.done <- r.Run() }()
+	t.Cleanup(r.stop)
+	client := r.dial()
+	defer unix.Close(client)
+	near, _ := socketPair(t)
+	save(t, client, "50", "e", near)
+
+	lost, _ := socketPair(t)
+	say(early, "request\x00save_endp\x00ttl\x0050\x00label\x00e\x00property\x00p\x00\x00")
+	expect(t, early, proto.Announcement+proto.DummyMessage)
+	sendRights(t, early, "\x00", lost)
+	if _, err := read(early, make([]byte, len(proto.AppendStatus(nil, proto.OK)))); err != nil {
+		t.Fatal(err)
+	}
+	near, _ = socketPair(t)
+	save(t, early, "50", "e", near)
+}
+
 func expect(t *testing.T, fd int, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
