@@ -16,24 +16,27 @@ import (
 )
 
 // paths are the sockets of the caches to talk to.
-func (a *app) paths(ctx context.Context) []string {
+func (a *app) paths(ctx context.Context) ([]string, error) {
+	if slices.Contains(a.sockets, "") {
+		return nil, fmt.Errorf("--socket: empty: %w", errUsage)
+	}
 	if len(a.sockets) > 0 {
-		return slices.Compact(slices.Sorted(slices.Values(a.sockets)))
+		return slices.Compact(slices.Sorted(slices.Values(a.sockets))), nil
 	}
 	if path := os.Getenv("SCACHE_SOCKET"); path != "" {
-		return []string{path}
+		return []string{path}, nil
 	}
-	return []string{socket.Find(ctx)}
+	return []string{socket.Find(ctx)}, nil
 }
 
 // path is the one socket of a command that asks one cache.
 func (a *app) path(ctx context.Context) (string, error) {
-	paths := a.paths(ctx)
+	paths, err := a.paths(ctx)
+	if err != nil {
+		return "", err
+	}
 	if len(paths) > 1 {
 		return "", fmt.Errorf("one --socket only: %w", errUsage)
-	}
-	if paths[0] == "" {
-		return "", fmt.Errorf("--socket: empty: %w", errUsage)
 	}
 	return paths[0], nil
 }

@@ -32,6 +32,9 @@ The exit status is 1 if there is an error or a warning, 0 if there are notes onl
 			if len(a.sockets) > 0 {
 				return fmt.Errorf("doctor looks at the caches that Postfix's configuration names, and takes no --socket: %w", errUsage)
 			}
+			if c.Flags().Changed("config") && instance.Directory == "" {
+				return fmt.Errorf("--config: empty: %w", errUsage)
+			}
 			if instance.Directory != "" { // as the commands to copy need it
 				absolute, err := filepath.Abs(instance.Directory)
 				if err != nil {

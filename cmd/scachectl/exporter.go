@@ -41,7 +41,13 @@ whether a cache does is in the metric scache_up.`,
 
 // export serves until the context ends.
 func (a *app) export(ctx context.Context, address string) error {
-	sockets := a.paths(ctx)
+	sockets, err := a.paths(ctx)
+	if err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil { // of none, any port of all interfaces would be taken
+		return fmt.Errorf("--listen: want an address and a port: %w: %w", err, errUsage)
+	}
 	handler, err := a.metricsHandler(sockets)
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ func TestParseLimits(t *testing.T) {
 // A socket that is named twice is one.
 func TestPathsAreDistinct(t *testing.T) {
 	a := app{sockets: []string{"/b", "/a", "/b"}}
-	if got := a.paths(t.Context()); !slices.Equal(got, []string{"/a", "/b"}) {
-		t.Errorf("%q", got)
+	if got, err := a.paths(t.Context()); err != nil || !slices.Equal(got, []string{"/a", "/b"}) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
