@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -35,6 +37,7 @@ The exit status is 1 if there is an error or a warning, 0 if there are notes onl
 			if c.Flags().Changed("config") && instance.Directory == "" {
 				return fmt.Errorf("--config: empty: %w", errUsage)
 			}
+			instance.Directory = cmp.Or(instance.Directory, os.Getenv("MAIL_CONFIG"))
 			if instance.Directory != "" { // as the commands to copy need it
 				absolute, err := filepath.Abs(instance.Directory)
 				if err != nil {
@@ -58,7 +61,7 @@ The exit status is 1 if there is an error or a warning, 0 if there are notes onl
 			return err
 		},
 	}
-	c.Flags().StringVarP(&instance.Directory, "config", "c", "", "Postfix's configuration `directory` (default: that of the system)")
+	c.Flags().StringVarP(&instance.Directory, "config", "c", "", "Postfix's configuration `directory` (default: $MAIL_CONFIG, else that of the system)")
 	return c
 }
 
@@ -79,7 +82,7 @@ func (a *app) printReport(r *doctor.Report) {
 		s.printf("\n")
 		a.printFinding(f)
 	}
-	s.printf("\n%s\n", strings.Join(s.wrap(0, summary(r.Findings)), "\n"))
+	s.printf("\n%s\n", strings.Join(s.wrap(0, summary(r)), "\n"))
 }
 
 // printRules shows the rules for destinations that the caches have.
@@ -119,19 +122,19 @@ func (a *app) printFinding(f doctor.Finding) {
 }
 
 // summary is the last line.
-func summary(findings []doctor.Finding) string {
-	if len(findings) == 0 {
+func summary(r *doctor.Report) string {
+	if len(r.Findings) == 0 {
 		return "Nothing to complain about."
 	}
 	count := map[doctor.Severity]int{}
 	fixes := 0
-	for _, f := range findings {
+	for _, f := range r.Findings {
 		count[f.Severity]++
 		fixes += len(f.Fix)
 	}
 	text := fmt.Sprintf("%s, %s, %s.", plural(count[doctor.Error], "error"), plural(count[doctor.Warning], "warning"), plural(count[doctor.Note], "note"))
 	if fixes > 0 {
-		text += " Each command is a suggestion; changes take effect with \"postfix reload\"."
+		text += fmt.Sprintf(" Each command is a suggestion; changes take effect with \"%s\".", r.Postfix.Reload)
 	}
 	return text
 }

@@ -288,7 +288,7 @@ func TestDoctor(t *testing.T) {
 		{"smtp_connection_cache_on_demand = no", 1, []string{
 			"error    smtp: smtp_connection_cache_on_demand is off, and smtp_connection_cache_destinations is empty\n         Nothing tells",
 			"\n         postconf -c DIR -e 'smtp_connection_cache_on_demand = yes'\n", idle,
-			"\n\n1 error, 0 warnings, 1 note. Each command is a suggestion; changes take effect with \"postfix reload\".\n"}},
+			"\n\n1 error, 0 warnings, 1 note. Each command is a suggestion; changes take effect with \"postfix -c DIR reload\".\n"}},
 		{"smtp_connection_reuse_count_limit = 3", 1, []string{"warning  smtp: smtp_connection_reuse_count_limit is 3\n", "0 errors, 1 warning, 2 notes. Each"}},
 		{"", 0, []string{trickle, idle, "\n\n0 errors, 0 warnings, 2 notes.\n"}},
 	} {
@@ -305,6 +305,20 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("%s: no %q, or not there, in\n%s", c.main, want, stdout)
 			}
 		}
+	}
+}
+
+// MAIL_CONFIG is doctor's alone: where its commands are copied to it may be another, or none.
+func TestDoctorOfTheEnvironment(t *testing.T) {
+	dir := configuration(t, "smtp_connection_cache_on_demand = no")
+	t.Setenv("MAIL_CONFIG", dir)
+	want := "\n         postconf -c " + dir + " -e 'smtp_connection_cache_on_demand = yes'\n"
+	if _, stdout, stderr := execute(t, "doctor"); stderr != "" || !strings.Contains(stdout, want) {
+		t.Errorf("no %q in\n%s%s", want, stdout, stderr)
+	}
+	other := configuration(t, "")
+	if _, stdout, _ := execute(t, "doctor", "-c", other); strings.Contains(stdout, dir) || !strings.Contains(stdout, other) {
+		t.Errorf("not about %s:\n%s", other, stdout)
 	}
 }
 

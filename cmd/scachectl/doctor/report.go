@@ -11,6 +11,7 @@ type Report struct {
 	Postfix struct {
 		Version         string `json:"version"`
 		ConfigDirectory string `json:"config_directory"`
+		Reload          string `json:"reload"` // the command by which changes take effect
 	} `json:"postfix"`
 	Caches   []CacheReport `json:"caches"`
 	Agents   []AgentReport `json:"agents"`
@@ -54,6 +55,7 @@ func NewReport(s *System) *Report {
 	r := &Report{Caches: []CacheReport{}, Agents: []AgentReport{}, Findings: Diagnose(s), Log: LogReport{s.Log.Path, s.Log.Deliveries, s.Log.Reused}}
 	r.Postfix.Version = s.Main["mail_version"]
 	r.Postfix.ConfigDirectory = s.Main["config_directory"]
+	r.Postfix.Reload = reload(s)
 	for _, c := range s.Caches {
 		r.Caches = append(r.Caches, CacheReport{c.Name, c.program(), c.answer(), c.rules()})
 	}
