@@ -71,17 +71,20 @@ func words(text string) []string {
 
 // relayHosts are the hosts, by their bare names, by way of which an agent sends all mail: those of
 // relayhost, or of a transport, which goes before it (postconf(5)). An IPv6 address is none of
-// them, see tableOrAddress.
+// them, see tableOrAddress, nor is a socket of LMTP's.
 func (s *System) relayHosts(a *Agent) (hosts []string) {
-	if a.Prefix != "smtp_" {
-		return nil
-	}
 	for _, transport := range []string{"default_transport", "relay_transport"} {
 		name, hop, _ := strings.Cut(s.Main[transport], ":")
 		if name != a.Name {
 			continue
 		}
 		for _, host := range words(cmp.Or(hop, s.Main["relayhost"])) {
+			if a.Prefix == "lmtp_" {
+				if strings.HasPrefix(host, "unix:") {
+					continue
+				}
+				host = strings.TrimPrefix(host, "inet:")
+			}
 			if host = nextHop(host); !tableOrAddress(host) && !slices.Contains(hosts, host) {
 				hosts = append(hosts, host)
 			}

@@ -126,6 +126,9 @@ var cases = []struct {
 		"smtp", "= example.org, other.example'"},
 	{"list without the relay host", "relay-not-listed", Warning, "relayhost = [mail.example.com]:587\nsmtp_connection_cache_destinations = example.org", nil,
 		"smtp relay", "= example.org, mail.example.com'"},
+	{"list without LMTP's next hop", "relay-not-listed", Warning,
+		"default_transport = lmtp:inet:[store.example]:24\nlmtp_connection_cache_destinations = example.org", nil,
+		"lmtp", "= example.org, store.example'"},
 	{"limit below what is asked", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m", nil,
 		"smtp relay", "-e 'connection_cache_ttl_limit = 60s'"},
 	{"limit on the line of scache", "lowered-time-to-live", Warning, "smtp_connection_cache_time_limit = 1m\nconnection_cache_ttl_limit = 1h",
@@ -387,6 +390,7 @@ func TestRelayListed(t *testing.T) {
 		"relayhost = [Mail.test]:587\nsmtp_connection_cache_destinations = mail.Test":                nil,
 		"relayhost = [mail.test]\nsmtp_connection_cache_destinations = !mail.test, example.org":      nil,
 		"relayhost = [ipv6:2001:db8::1]:587\nsmtp_connection_cache_destinations = example.org":       nil,
+		"default_transport = lmtp:unix:lmtp\nlmtp_connection_cache_destinations = example.org":  nil,
 		"relayhost = [mail.test]":                          {slow},
 		"smtp_connection_cache_destinations = example.org": nil,
 	} {
