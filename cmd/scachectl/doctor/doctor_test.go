@@ -143,6 +143,8 @@ var cases = []struct {
 		"smtp relay", "-M 'tlsproxy/unix=tlsproxy unix - - y - 0 tlsproxy'"},
 	{"tlsproxy without a level", "tlsproxy-without-level", Error, "smtp_tls_connection_reuse = yes",
 		[]edit{{`^#tlsproxy`, "tlsproxy"}, {relayLine, "$1 -o smtp_tls_security_level=may"}}, "relay", "-e 'tlsproxy_client_security_level = may'"},
+	{"tlsproxy told to have none", "tlsproxy-without-level", Error, "smtp_tls_connection_reuse = yes\nsmtp_tls_security_level = none",
+		[]edit{{`^#tlsproxy`, "tlsproxy"}, {relayLine, "$1 -o smtp_tls_security_level=may"}}, "relay", "-e 'tlsproxy_client_security_level = may'"},
 	{"SASL by sender", "by-sender", Warning,
 		"smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = static:u:p\nsmtp_sender_dependent_authentication = yes", nil,
 		"smtp relay", "smtp_sender_dependent_authentication = no"},
@@ -339,10 +341,13 @@ func TestTLSProxyIsThere(t *testing.T) {
 	}
 }
 
-// tlsproxy(8) follows the older parameters, too, and can do without where a policy asks for TLS.
+// tlsproxy(8) follows the older parameters, too, and is ready where a policy asks for TLS.
 func TestTLSProxyOfOld(t *testing.T) {
-	for _, main := range []string{"smtp_use_tls = yes", "smtp_enforce_tls = yes", "smtp_tls_policy_maps = static:may"} {
-		i := instance(t, main+"\nsmtp_tls_connection_reuse = yes", edit{`^#tlsproxy`, "tlsproxy"})
+	level := edit{relayLine, "$1 -o smtp_tls_security_level=may"}
+	for main, edits := range map[string][]edit{
+		"smtp_use_tls = yes": nil, "smtp_enforce_tls = yes": nil, "smtp_tls_policy_maps = static:may": {level}, "smtp_tls_per_site = static:may": {level},
+	} {
+		i := instance(t, main+"\nsmtp_tls_connection_reuse = yes", append(edits, edit{`^#tlsproxy`, "tlsproxy"})...)
 		if f, found := diagnose(t, i)["tlsproxy-without-level"]; found {
 			t.Errorf("%s: %+v", main, f)
 		}
@@ -390,7 +395,7 @@ func TestRelayListed(t *testing.T) {
 		"relayhost = [Mail.test]:587\nsmtp_connection_cache_destinations = mail.Test":                nil,
 		"relayhost = [mail.test]\nsmtp_connection_cache_destinations = !mail.test, example.org":      nil,
 		"relayhost = [ipv6:2001:db8::1]:587\nsmtp_connection_cache_destinations = example.org":       nil,
-		"default_transport = lmtp:unix:lmtp\nlmtp_connection_cache_destinations = example.org":  nil,
+		"default_transport = lmtp:unix:lmtp\nlmtp_connection_cache_destinations = example.org":       nil,
 		"relayhost = [mail.test]":                          {slow},
 		"smtp_connection_cache_destinations = example.org": nil,
 	} {

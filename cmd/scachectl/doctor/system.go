@@ -163,10 +163,11 @@ func (s *System) addAgent(ctx context.Context, service *postconf.Service) error 
 		return err
 	}
 	const level, use, enforce = "tlsproxy_client_security_level", "tlsproxy_client_use_tls", "tlsproxy_client_enforce_tls"
+	const policy, perSite = "tlsproxy_client_policy_maps", "tlsproxy_client_per_site"
 	if agent.TLSProxy = s.service(agent.Settings["tlsproxy_service_name"]); agent.TLSProxy != nil {
-		own, err = s.Instance.Values(ctx, agent.TLSProxy.Overrides, []string{level, use, enforce})
+		own, err = s.Instance.Values(ctx, agent.TLSProxy.Overrides, []string{level, use, enforce, policy, perSite})
 		tls := Settings(own)
-		agent.TLSProxyReady = tls[level] != "" || tls.Yes(use) || tls.Yes(enforce)
+		agent.TLSProxyReady = levelOf(tls[level], tls.Yes(use), tls.Yes(enforce))+tls[policy]+tls[perSite] != ""
 	}
 	return err
 }

@@ -3,16 +3,21 @@ package doctor
 import "fmt"
 
 // level is how the agent uses TLS, as far as main.cf tells; empty: not at all.
-// The older parameters count where the newer one is not set (smtp/smtp.c, post_init).
 func (a *Agent) level() string {
-	switch level := a.value("tls_security_level"); {
+	return levelOf(a.value("tls_security_level"), a.yes("use_tls"), a.yes("enforce_tls"))
+}
+
+// levelOf is what comes of a security level and the older parameters, which count where that is
+// not set (smtp/smtp.c, post_init; tlsproxy/tlsproxy.c, pre_jail_init_client).
+func levelOf(level string, use, enforce bool) string {
+	switch {
 	case level == "none":
 		return ""
 	case level != "":
 		return level
-	case a.yes("enforce_tls"):
+	case enforce:
 		return "encrypt"
-	case a.yes("use_tls"):
+	case use:
 		return "may"
 	}
 	return ""
@@ -80,7 +85,7 @@ func tlsProxyWithoutLevel(s *System, yield func(Finding)) {
 			continue
 		}
 		yield(a.finding("tlsproxy-without-level", Error,
-			fmt.Sprintf("%stls_security_level is set where tlsproxy(8) does not see it: tlsproxy_client_security_level is empty", a.Prefix),
+			fmt.Sprintf("%stls_security_level is set where tlsproxy(8) does not see it, whose tlsproxy_client_security_level is empty or none", a.Prefix),
 			"tlsproxy(8) is not ready for TLS as a client; that of Postfix 3.7 crashes when it is asked to.",
 			change(s.Instance, a.TLSProxy, "tlsproxy_client_security_level", a.level())))
 	}
