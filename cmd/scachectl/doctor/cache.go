@@ -44,7 +44,8 @@ func (s *System) startCache(c *Cache) []string {
 	case strings.Contains(c.Name, "/"): // in a directory of its own, as of a container
 		return nil
 	}
-	return []string{shell(s.Instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - y - 1 scache", c.Name))...)}
+	user := slices.IndexFunc(s.Agents, func(a *Agent) bool { return a.cacheName() == c.Name && a.caches() })
+	return []string{addService(s.Agents[user], c.Name, "1 scache")}
 }
 
 // eachCache calls for the caches that there is a line for.

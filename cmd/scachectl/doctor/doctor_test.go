@@ -333,6 +333,19 @@ note, [smtp relay]: connections are cached on demand only
 	}
 }
 
+// Lines of master.cf that are to be added are chrooted where the agent is that needs them.
+func TestChroot(t *testing.T) {
+	for _, chroot := range []string{"y", "n", "-"} {
+		agents := edit{`^((smtp|relay|lmtp) +unix +- +- +)y`, "${1}" + chroot + " "}
+		found := diagnose(t, instance(t, "smtp_tls_security_level = may\nsmtp_tls_connection_reuse = yes", agents, edit{scacheLine, ""}))
+		for rule, want := range map[string]string{"no-cache-service": " unix - - " + chroot + " - 1 scache'", "no-tlsproxy": " unix - - " + chroot + " - 0 tlsproxy'"} {
+			if fix := found[rule].Fix; len(fix) != 1 || !strings.HasSuffix(fix[0], want) {
+				t.Errorf("%s: %q, want %q", rule, fix, want)
+			}
+		}
+	}
+}
+
 // A line of tlsproxy(8) that is there stays as it is.
 func TestTLSProxyIsThere(t *testing.T) {
 	i := instance(t, "smtp_tls_security_level = may", edit{`^#tlsproxy`, "tlsproxy"})

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -82,6 +83,12 @@ func change(instance postconf.Instance, service *postconf.Service, name, value s
 		}
 	}
 	return shell(instance.Command("-e", name+" = "+value)...)
+}
+
+// addService is the command that adds a line to master.cf, chrooted or not as the agent is that
+// needs it.
+func addService(a *Agent, name, limitAndCommand string) string {
+	return shell(a.instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - %s - %s", name, a.Chroot, limitAndCommand))...)
 }
 
 // Cache is what keeps agents' connections.

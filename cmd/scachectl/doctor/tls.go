@@ -53,12 +53,7 @@ func tlsNotReused(s *System, yield func(Finding)) {
 }
 
 func (a *Agent) addTLSProxy() string {
-	name := a.Settings["tlsproxy_service_name"]
-	chroot := "n"
-	if a.Chroot == "y" {
-		chroot = "y"
-	}
-	return shell(a.instance.Command("-M", fmt.Sprintf("%s/unix=%[1]s unix - - %s - 0 tlsproxy", name, chroot))...)
+	return addService(a, a.Settings["tlsproxy_service_name"], "0 tlsproxy")
 }
 
 func noTLSProxy(s *System, yield func(Finding)) {

@@ -57,7 +57,7 @@ func (i Instance) Values(ctx context.Context, overrides, names []string) (map[st
 type Service struct {
 	Name, Type   string
 	Private      string   // "-" is y
-	Chroot       string   // "-" is n since Postfix 3.0
+	Chroot       string   // "-" is n, but y at a compatibility_level below 1
 	ProcessLimit string   // "-" is default_process_limit
 	Command      string   // the program and its options, as they are written
 	Overrides    []string // name=value, as they are written: of the -o options
