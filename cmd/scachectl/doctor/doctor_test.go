@@ -382,7 +382,7 @@ func TestLogIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, "/dev/stdout", "/dev/stderr"} {
-		if l := readLog(path); l.Path != "" {
+		if l := readLog(path, []string{"postfix"}); l.Path != "" {
 			t.Errorf("read %+v", l)
 		}
 	}
@@ -449,11 +449,11 @@ func TestLog(t *testing.T) {
 		t.Errorf("throttled: %s", why)
 	}
 	missing := host + "postfix/master[5]: fatal: master_spawn: exec /usr/lib/postfix/sbin/scache-go: No such file or directory\n"
-	if l := parseLog("", []byte(lines+missing)); l.Fatal != "master_spawn: exec /usr/lib/postfix/sbin/scache-go: No such file or directory" {
+	if l := parseLog("", []byte(lines+missing), []string{"postfix"}); l.Fatal != "master_spawn: exec /usr/lib/postfix/sbin/scache-go: No such file or directory" {
 		t.Errorf("read %+v", l)
 	}
 	lines += host + "postfix/lmtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
-	if l := parseLog("", []byte(lines)); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 || !l.Mended {
+	if l := parseLog("", []byte(lines), []string{"postfix"}); l.Deliveries != enoughDeliveries+1 || l.Reused != 1 || !l.Mended {
 		t.Errorf("read %+v", l)
 	}
 	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
@@ -469,9 +469,31 @@ func TestLog(t *testing.T) {
 		}
 	}
 	for _, trouble := range []string{"postfix/smtp[8]: warning: disabling connection caching\n", "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n"} {
-		if l := parseLog("", []byte(lines+host+trouble)); l.Mended {
+		if l := parseLog("", []byte(lines+host+trouble), []string{"postfix"}); l.Mended {
 			t.Errorf("read %+v", l)
 		}
+	}
+}
+
+// Several instances may log to one file: what others did is not this one's.
+func TestLogOfSeveralInstances(t *testing.T) {
+	const host = "Nov 23 15:47:55 host "
+	lines := host + "postfix/smtp[8]: warning: disabling connection caching\n" +
+		host + "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n" +
+		strings.Repeat(host+"postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n", enoughDeliveries) +
+		host + "postfix-out/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n" +
+		host + "postfix/relay/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n" +
+		host + "bulk/slow/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n"
+	i := instance(t, "multi_instance_name = postfix-out", edit{relayLine, "slow unix - - n - - smtp -o syslog_name=bulk/slow\n$1"}) // and Debian's relay has postfix/$service_name
+	if err := os.WriteFile(filepath.Join(i.Directory, "log"), []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := s.Log; l.Deliveries != 3 || l.Disabled+l.Throttled != 0 {
+		t.Errorf("read %+v", l)
 	}
 }
 
@@ -545,7 +567,7 @@ func TestLongLog(t *testing.T) {
 	if err := os.WriteFile(path, []byte("postfix/smtp[8]: warning: disabling connection caching\n"+strings.Repeat(line, tailSize/len(line)+1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l := readLog(path); l.Disabled != 0 || l.Deliveries != tailSize/len(line) {
+	if l := readLog(path, []string{"postfix"}); l.Disabled != 0 || l.Deliveries != tailSize/len(line) {
 		t.Errorf("read %+v", l)
 	}
 }

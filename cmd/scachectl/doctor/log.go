@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -37,15 +38,16 @@ var (
 	fatal     = regexp.MustCompile(`(?:/scache[^ \[]*\[\d+\]: fatal: |/master\[\d+\]: fatal: .*/scache)`)
 )
 
-// readLog reads the end of Postfix's own log file, if it has one, else of syslog's.
-func readLog(maillog string) Log {
+// readLog reads the end of Postfix's own log file, if it has one, else of syslog's. names are the
+// instance's.
+func readLog(maillog string, names []string) Log {
 	candidates := syslogFiles
 	if maillog != "" {
 		candidates = []string{maillog}
 	}
 	for _, path := range candidates {
 		if text, err := tail(path); err == nil {
-			return parseLog(path, text)
+			return parseLog(path, text, names)
 		}
 	}
 	return Log{}
@@ -71,9 +73,12 @@ func tail(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, tailSize))
 }
 
-func parseLog(path string, text []byte) Log {
+func parseLog(path string, text []byte, names []string) Log {
 	l := Log{Path: path}
 	for line := range bytes.Lines(text) {
+		if ofAnother(line, names) {
+			continue
+		}
 		switch m := lowered.FindSubmatch(line); {
 		case m != nil:
 			l.Lowered = string(m[1])
@@ -95,6 +100,15 @@ func parseLog(path string, text []byte) Log {
 		}
 	}
 	return l
+}
+
+// ofAnother tells a line of another instance, such as that of postfix-out/smtp[8] where the name is
+// postfix. One without a slash is of no instance: "scache serve" has none.
+func ofAnother(line []byte, names []string) bool {
+	tag, _, _ := bytes.Cut(line, []byte("["))
+	tag = tag[bytes.LastIndexByte(tag, ' ')+1:]
+	slash := bytes.LastIndexByte(tag, '/')
+	return slash >= 0 && !slices.Contains(names, string(tag[:slash]))
 }
 
 func loggedTrouble(s *System, yield func(Finding)) {

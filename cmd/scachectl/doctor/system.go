@@ -112,6 +112,7 @@ var (
 	mainNames = []string{
 		"mail_version", "config_directory", "queue_directory", "daemon_directory", "mail_owner", "maillog_file",
 		"default_process_limit", "relayhost", "default_transport", "relay_transport",
+		"syslog_name",
 	}
 	agentNames = []string{
 		"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
@@ -119,7 +120,7 @@ var (
 		"tls_security_level", "use_tls", "enforce_tls", "tls_policy_maps", "tls_per_site", "tls_connection_reuse",
 		"sasl_auth_enable", "sasl_password_maps", "sender_dependent_authentication",
 	}
-	sharedNames = []string{"connection_cache_service_name", "tlsproxy_service_name"}
+	sharedNames = []string{"connection_cache_service_name", "tlsproxy_service_name", "syslog_name"}
 )
 
 // Read collects what there is to know. Only what postconf(1) cannot read is an
@@ -147,8 +148,20 @@ func Read(ctx context.Context, instance postconf.Instance) (*System, error) {
 	}
 	s.commentedOut = commentedOut(filepath.Join(s.Main["config_directory"], "master.cf"))
 	s.set = setNames(filepath.Join(s.Main["config_directory"], "main.cf"))
-	s.Log = readLog(s.Main["maillog_file"])
+	s.Log = readLog(s.Main["maillog_file"], s.logNames())
 	return s, nil
+}
+
+// logNames are what this instance has in its lines in the log: others may log to the same file.
+func (s *System) logNames() []string {
+	names := []string{s.Main["syslog_name"]}
+	for _, a := range s.Agents {
+		names = append(names, a.Settings["syslog_name"])
+	}
+	for _, c := range s.Caches {
+		names = append(names, c.Settings["syslog_name"])
+	}
+	return names
 }
 
 func (s *System) addAgent(ctx context.Context, service *postconf.Service) error {
@@ -158,7 +171,11 @@ func (s *System) addAgent(ctx context.Context, service *postconf.Service) error 
 		names = append(names, agent.Prefix+name)
 	}
 	var err error
-	if agent.Settings, err = s.Instance.Values(ctx, service.Overrides, names); err != nil {
+	overrides := slices.Clone(service.Overrides)
+	for i, o := range overrides { // postconf(1) does not know which service it is
+		overrides[i] = strings.NewReplacer("$service_name", service.Name, "${service_name}", service.Name).Replace(o)
+	}
+	if agent.Settings, err = s.Instance.Values(ctx, overrides, names); err != nil {
 		return err
 	}
 	// The queue manager's and master's: a service cannot override them.
