@@ -369,9 +369,17 @@ func TestTLSProxyOfOld(t *testing.T) {
 
 // A socket unit is not put out of place by a service of master(8).
 func TestSocketUnitIsDown(t *testing.T) {
-	f := diagnose(t, instance(t, "connection_cache_service_name = scache-systemd"))["no-cache-service"]
+	i := instance(t, "connection_cache_service_name = scache-systemd")
+	f := diagnose(t, i)["no-cache-service"]
 	if !slices.Equal(f.Fix, []string{"systemctl enable --now scache.socket"}) {
 		t.Errorf("%+v", f)
+	}
+	s, err := Read(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := NewReport(s).Caches[0].Socket; got != "does not answer" { // and not that Postfix does not run
+		t.Errorf("the socket %s", got)
 	}
 }
 

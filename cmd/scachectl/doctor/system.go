@@ -208,6 +208,7 @@ func (s *System) addCache(ctx context.Context, name string) error {
 	}
 	c.Socket = probe(ctx, filepath.Join(s.Main["queue_directory"], directory, name))
 	if c.Service == nil {
+		c.Socket.Idle = false // whether Postfix runs is nothing to it
 		c.Settings = c.Socket.Limits
 		c.Binary = Binary{Ours: c.Socket.Limits != nil}
 		return nil
