@@ -138,10 +138,3 @@ func summary(r *doctor.Report) string {
 	}
 	return text
 }
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}

@@ -10,6 +10,14 @@ import (
 // number has commas: 12,345.
 func number(n int64) string { return humanize.Comma(n) }
 
+// plural is a number of things: 1 connection, 12,345 connections.
+func plural[N int | int64](n N, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return number(int64(n)) + " " + noun
+}
+
 // size is bytes: 1.2 MiB.
 func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
 

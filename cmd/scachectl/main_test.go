@@ -211,7 +211,7 @@ func TestStatus(t *testing.T) {
 		"uptime_ms": 90_000, "destination_hits": 3, "destination_misses": 1, "endpoint_misses": 1234,
 		"connections": 4, "connections_peak": 50, "connection_limit": 600, "clients": 7, "clients_peak": 8, "bindings": 9, "endpoints": 10,
 		"destinations": 11, "descriptors": 12, "descriptor_limit": 1300, "text_bytes": 2048, "client_memory_bytes": -1,
-		"connections_saved": 40, "connections_declined": 5, "closed_taken": 30, "closed_hung_up": 2, "log_lines_lost": 1, "requests": 100,
+		"connections_saved": 40, "connections_declined": 5, "closed_taken": 30, "closed_hung_up": 2, "log_lines_lost": 1, "warnings_suppressed": 2000, "requests": 100,
 		"request_us_le_10": 50, "request_us_le_25": 98, "request_us_le_50": 100, "request_us_le_inf": 100, "request_us_sum": 1250, "longest_turn_us": 1500,
 	}})
 	want := `scache 1.2.3 /run/s, up 1m30s, caching
@@ -236,7 +236,8 @@ hung up           2   5%
 
 requests 100: mean 12µs, half <= 10µs, 99% <= 50µs; longest turn 1.5ms
 5 connections not kept: the policy says cache=no
-1 lines that the log did not take
+1 line that the log did not take
+2,000 warnings not logged
 `
 	if out.String() != want {
 		t.Errorf("printed\n%s", out.String())

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -89,27 +88,27 @@ func lookups(kind string, hits, misses int64) []string {
 }
 
 // oddities are statistics that are zero as long as everything is kept and nothing is
-// amiss, and what they count.
-var oddities = []struct{ name, text string }{
-	{"connections_declined", "connections not kept: the policy says cache=no"},
-	{"connections_ignored", "connections not kept: the cache was paused"},
-	{"ttl_lowered", "times to live lowered to connection_cache_ttl_limit"},
-	{"saves_refused", "saves without room for their texts"},
-	{"bindings_displaced", "bindings dropped to make room"},
-	{"descriptors_lost", "descriptors lost for want of room"},
-	{"clients_delayed", "clients not accepted at once"},
-	{"handovers_delayed", "hand-overs that waited for the kernel"},
-	{"clients_disconnected", "clients disconnected for the memory they took"},
-	{"admin_denied", "admin requests refused"},
-	{"log_lines_lost", "lines that the log did not take"},
-	{"warnings_suppressed", "warnings not logged"},
+// amiss, and what they count, with the noun apart.
+var oddities = []struct{ name, noun, text string }{
+	{"connections_declined", "connection", "not kept: the policy says cache=no"},
+	{"connections_ignored", "connection", "not kept: the cache was paused"},
+	{"ttl_lowered", "save", "with the time to live lowered to connection_cache_ttl_limit"},
+	{"saves_refused", "save", "without room for the texts"},
+	{"bindings_displaced", "binding", "dropped to make room"},
+	{"descriptors_lost", "descriptor", "lost for want of room"},
+	{"clients_delayed", "client", "not accepted at once"},
+	{"handovers_delayed", "hand-over", "that waited for the kernel"},
+	{"clients_disconnected", "client", "disconnected for the memory taken"},
+	{"admin_denied", "admin request", "refused"},
+	{"log_lines_lost", "line", "that the log did not take"},
+	{"warnings_suppressed", "warning", "not logged"},
 }
 
 func (a *app) printOddities(values map[string]int64) {
 	var told []string
 	for _, o := range oddities {
 		if n := values[o.name]; n > 0 {
-			told = append(told, fmt.Sprintf("%s %s", number(n), o.text))
+			told = append(told, plural(n, o.noun)+" "+o.text)
 		}
 	}
 	for _, text := range told {

@@ -60,7 +60,7 @@ pattern * is any text, line ends included, and ? any one byte.`,
 				if a.screen.json {
 					return a.screen.printJSON(map[string]int64{"connections": connections, "bindings": bindings})
 				}
-				a.screen.printf("closed %s, dropped %s\n", plural(int(connections), "connection"), plural(int(bindings), "binding"))
+				a.screen.printf("closed %s, dropped %s\n", plural(connections, "connection"), plural(bindings, "binding"))
 				if connections+bindings == 0 && arguments[0] != client.All {
 					a.screen.printf("labels are matched as a whole, as \"scachectl list\" prints them; flush pattern '*example.com*' matches a part\n")
 				}

@@ -179,8 +179,8 @@ func fewUses(s *System, yield func(Finding)) {
 		}
 		yield(a.finding("few-uses", Warning,
 			fmt.Sprintf("%sconnection_reuse_count_limit is %d", a.Prefix, uses),
-			fmt.Sprintf("A connection is closed after %d reuses. Unless a receiver demands it, no limit is better; "+
-				"a limit by time is %sconnection_reuse_time_limit.", uses, a.Prefix),
+			fmt.Sprintf("A connection is closed after %s. Unless a receiver demands it, no limit is better; "+
+				"a limit by time is %sconnection_reuse_time_limit.", counted(uses, "reuse", "reuses"), a.Prefix),
 			a.change("connection_reuse_count_limit", "0")))
 	}
 }

@@ -141,7 +141,7 @@ func fewPerEndpoint(s *System, yield func(Finding)) {
 		}
 		yield(a.finding("few-per-endpoint", Note,
 			fmt.Sprintf("connection_cache_endpoint_limit is %d, and up to %d deliveries go to a destination at a time", limit, deliveries),
-			fmt.Sprintf("Of the connections of a burst %d are kept. If no receiver demands it, allow as many as there are deliveries.", limit),
+			fmt.Sprintf("Of a burst no more than %s kept. If no receiver demands it, allow as many as there are deliveries.", counted(limit, "connection is", "connections are")),
 			s.changeCache(c, "connection_cache_endpoint_limit", fmt.Sprint(deliveries))...))
 	}
 }
