@@ -101,8 +101,8 @@ func compare(order string, x, y *entry) int {
 }
 
 func (a *app) listConnections(connections iter.Seq2[client.CachedConnection, error], heard func(), o listOptions) error {
-	return list(a, connections, heard, o, "connection", []string{"AGE", "LEFT", "PUT BACK", "KIND", "REMOTE", "ENDPOINT"}, func(c client.CachedConnection) entry {
-		e := entry{label: c.Endpoint, age: c.Age, remaining: c.Remaining}
+	return list(a, connections, heard, o, "connection", []string{"AGE", "LEFT", "PUT BACK", "KIND", "REMOTE", "ENDPOINT"}, func(c client.CachedConnection) *entry {
+		e := &entry{label: c.Endpoint, age: c.Age, remaining: c.Remaining}
 		if a.screen.json {
 			e.object = element(connectionEntry{c.Endpoint, c.Property, c.Age.Milliseconds(), c.Remaining.Milliseconds(), c.Kind, c.Remote, c.Uses})
 			return e
@@ -116,8 +116,8 @@ func (a *app) listConnections(connections iter.Seq2[client.CachedConnection, err
 }
 
 func (a *app) listBindings(bindings iter.Seq2[client.Binding, error], heard func(), o listOptions) error {
-	return list(a, bindings, heard, o, "binding", []string{"AGE", "LEFT", "DESTINATION", "ENDPOINT"}, func(b client.Binding) entry {
-		e := entry{label: b.Destination + "\x00" + b.Endpoint, age: b.Age, remaining: b.Remaining}
+	return list(a, bindings, heard, o, "binding", []string{"AGE", "LEFT", "DESTINATION", "ENDPOINT"}, func(b client.Binding) *entry {
+		e := &entry{label: b.Destination + "\x00" + b.Endpoint, age: b.Age, remaining: b.Remaining}
 		if a.screen.json {
 			e.object = element(bindingEntry{b.Destination, b.Endpoint, b.Property, b.Age.Milliseconds(), b.Remaining.Milliseconds()})
 			return e
@@ -138,10 +138,10 @@ const collectFrom = 1 << 15
 // list reads a whole list, calls heard with each of it, and prints it. What comes is made ready
 // as it comes, so that no long burst of work is left for the end: on a machine with few processors
 // the delivery agents would have to wait for it.
-func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, noun string, header []string, prepare func(T) entry) error {
+func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, noun string, header []string, prepare func(T) *entry) error {
 	asBefore := debug.SetGCPercent(-1)
 	defer debug.SetGCPercent(asBefore)
-	var entries []entry
+	var entries []*entry
 	for each, err := range all {
 		if err != nil {
 			return err
@@ -152,15 +152,15 @@ func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, n
 		}
 		entries = append(entries, prepare(each))
 	}
-	slices.SortFunc(entries, func(x, y entry) int { return compare(o.sort, &x, &y) })
+	slices.SortFunc(entries, func(x, y *entry) int { return compare(o.sort, x, y) })
 	length := len(entries)
 	if o.limit > 0 {
 		entries = entries[:min(o.limit, length)]
 	}
 	if a.screen.json {
-		var objects [][]byte
-		for _, e := range entries {
-			objects = append(objects, e.object)
+		objects := make([][]byte, len(entries))
+		for i, e := range entries {
+			objects[i] = e.object
 		}
 		a.screen.printArray(objects)
 		return nil
@@ -169,9 +169,9 @@ func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, n
 		header = append(header, "PROPERTY")
 	}
 	if length > 0 {
-		var rows [][]string
-		for _, e := range entries {
-			rows = append(rows, e.row)
+		rows := make([][]string, len(entries))
+		for i, e := range entries {
+			rows[i] = e.row
 		}
 		a.screen.table(header, rows)
 		a.screen.printf("\n")

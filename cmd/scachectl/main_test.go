@@ -51,7 +51,7 @@ func refusedSocket(t *testing.T) string {
 	return path
 }
 
-func listen(t *testing.T) (path string, listener *net.UnixListener) {
+func listen(t testing.TB) (path string, listener *net.UnixListener) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

@@ -60,7 +60,16 @@ func (s *screen) printJSON(value any) error {
 
 // printArray prints what element has made, each on a line of its own.
 func (s *screen) printArray(elements [][]byte) {
-	s.printf("[%s]\n", bytes.Join(elements, []byte(",\n ")))
+	out := bufio.NewWriter(s)
+	defer out.Flush()
+	out.WriteByte('[')
+	for i, e := range elements {
+		if i > 0 {
+			out.WriteString(",\n ")
+		}
+		out.Write(e)
+	}
+	out.WriteString("]\n")
 }
 
 // element is JSON for printArray.
