@@ -133,8 +133,8 @@ func (r *reply) flag(name string, value bool) {
 
 func (r *reply) histogram(as proto.Histogram, h *histogram) {
 	names, upTo := as.Names(), 0
-	for i := range len(as.Bounds) + 1 {
-		upTo += h.counts[i]
+	for i, n := range h.counts {
+		upTo += n
 		r.number(names[i], upTo)
 	}
 	r.number(names[len(names)-1], h.sum)

@@ -29,20 +29,21 @@ type counters struct {
 
 func newCounters() counters {
 	return counters{
-		foundAge:    histogram{bounds: proto.FoundAge.Bounds},
-		requestTime: histogram{bounds: proto.RequestTime.Bounds},
+		foundAge:    newHistogram(proto.FoundAge),
+		requestTime: newHistogram(proto.RequestTime),
 	}
 }
 
 // histogram counts values by size.
 type histogram struct {
 	bounds []int64
-	counts [maxBounds + 1]int // of what is above the bound before and not above its own
+	counts []int // of what is above the bound before and not above its own; the last one has none
 	sum    int
 }
 
-// maxBounds is the most bounds that a histogram of proto has: RequestTime's.
-const maxBounds = 13
+func newHistogram(of proto.Histogram) histogram {
+	return histogram{bounds: of.Bounds, counts: make([]int, len(of.Bounds)+1)}
+}
 
 // count counts a value so many times.
 func (h *histogram) count(value int64, times int) {
