@@ -186,7 +186,7 @@ func (c *cache) deadline(ttl int) timerwheel.Tick {
 
 func (c *cache) reportStatistics() {
 	c.counters.past.add(&c.stats)
-	c.stats.report(c.log, time.Now(), c.store.Displaced())
+	c.stats.report(c.log, time.Now(), c.store.Displaced(), c.judge != nil)
 	switch {
 	case c.mistake != nil:
 		c.log.Warningf("nothing is cached: %v", c.mistake)

@@ -259,11 +259,11 @@ func TestMoreStatistics(t *testing.T) {
 	log := &logbook{}
 	s := statistics{}
 	s.closed[store.Expired] = 3
-	s.report(log, time.Now(), 0)
+	s.report(log, time.Now(), 0, false)
 	s.closed[store.Evicted] = 1
 	s.lowered = 2
-	s.report(log, time.Now(), 7)
-	s.report(log, time.Now(), 7)
+	s.report(log, time.Now(), 7, false)
+	s.report(log, time.Now(), 7, false)
 	want := []string{"closed: expired=0 evicted=1 hung-up=0 unsolicited=0 shutdown=0 flushed=0 client-gone=0; displaced bindings=7 lowered ttl=2 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0"}
 	if !slices.Equal(log.lines, want) {
 		t.Errorf("logged %q, want %q", log.lines, want)

@@ -241,7 +241,7 @@ func (s *Server) newCache(name string) *cache {
 		verbose:  s.config.Verbose,
 		mistake:  s.config.Mistake,
 		paused:   s.config.Mistake != nil,
-		stats:    statistics{since: time.Now(), governed: s.judge != nil},
+		stats:    statistics{since: time.Now()},
 		counters: newCounters(),
 		activity: newActivity(),
 		faults:   faults{log: log},

@@ -532,7 +532,7 @@ func TestStatistics(t *testing.T) {
 	log := &logbook{}
 	start := time.Date(2026, 11, 3, 5, 7, 9, 0, time.Local)
 	s := statistics{since: start}
-	s.report(log, start, 0)
+	s.report(log, start, 0, false)
 	if len(log.lines) != 0 {
 		t.Errorf("nothing was counted, and %q logged", log.lines)
 	}
@@ -543,10 +543,10 @@ func TestStatistics(t *testing.T) {
 	s.endpoints.count(false)
 	s.savedDestination(store.Size{Destinations: 2, Endpoints: 1, Connections: 9})
 	s.savedEndpoint(store.Size{Destinations: 7, Endpoints: 3, Connections: 4})
-	s.report(log, start.Add(time.Hour), 0)
-	s.report(log, start.Add(2*time.Hour), 0)
+	s.report(log, start.Add(time.Hour), 0, false)
+	s.report(log, start.Add(2*time.Hour), 0, false)
 	s.savedDestination(store.Size{Destinations: 1})
-	s.report(log, start, 0)
+	s.report(log, start, 0, false)
 	want := []string{
 		"statistics: start interval Nov  3 05:07:09",
 		"statistics: domain lookup hits=2 miss=1 success=66%",

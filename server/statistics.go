@@ -31,9 +31,8 @@ type statistics struct {
 	disconnected     int                // clients disconnected for what they made us keep
 	displaced        int                // bindings dropped to make room, up to the last report
 
-	governed         bool // there is a policy
-	declinedBindings int  // bindings that it declined
-	loweredByPolicy  int  // times to live that it lowered
+	declinedBindings int // bindings that the policy declined
+	loweredByPolicy  int // times to live that it lowered
 }
 
 // each calls visit with each counter, by a name that stays the same in all versions.
@@ -122,8 +121,9 @@ func (s *statistics) add(more *statistics) {
 }
 
 // report logs what has been counted, if anything, and begins anew at now. displaced
-// is the number of bindings dropped to make room since the server has started.
-func (s *statistics) report(log Logger, now time.Time, displaced int) {
+// is the number of bindings dropped to make room since the server has started; governed says that
+// there is a policy.
+func (s *statistics) report(log Logger, now time.Time, displaced int, governed bool) {
 	sizes := s.maxDestinations > 0 || s.maxEndpoints > 0 || s.maxConnections > 0
 	if sizes || s.destinations.any() || s.endpoints.any() {
 		// ctime(3) without weekday and year, in local time.
@@ -135,12 +135,12 @@ func (s *statistics) report(log Logger, now time.Time, displaced int) {
 		log.Infof("statistics: max simultaneous domains=%d addresses=%d connection=%d",
 			s.maxDestinations, s.maxEndpoints, s.maxConnections)
 	}
-	s.reportMore(log, displaced-s.displaced)
-	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced, governed: s.governed}
+	s.reportMore(log, displaced-s.displaced, governed)
+	*s = statistics{since: now, earlier: s.lookups(), displaced: displaced}
 }
 
 // reportMore logs, in one line, what Postfix's report has no words for, if any of it has happened.
-func (s *statistics) reportMore(log Logger, displaced int) {
+func (s *statistics) reportMore(log Logger, displaced int, governed bool) {
 	closed := s.closed
 	closed[store.Expired], closed[store.Shutdown] = 0, 0
 	if closed == [store.Reasons]int{} && s.lowered+s.refused+s.lost+s.delayedClients+s.delayedHandovers+s.disconnected+displaced+s.declinedBindings+s.loweredByPolicy == 0 {
@@ -149,13 +149,13 @@ func (s *statistics) reportMore(log Logger, displaced int) {
 	var line strings.Builder
 	line.WriteString("closed:")
 	for why, n := range s.closed {
-		if why := store.Reason(why); why != store.Declined || s.governed {
+		if why := store.Reason(why); why != store.Declined || governed {
 			fmt.Fprintf(&line, " %v=%d", why, n)
 		}
 	}
 	fmt.Fprintf(&line, "; displaced bindings=%d lowered ttl=%d refused saves=%d lost descriptors=%d delayed clients=%d delayed hand-overs=%d disconnected clients=%d",
 		displaced, s.lowered, s.refused, s.lost, s.delayedClients, s.delayedHandovers, s.disconnected)
-	if s.governed {
+	if governed {
 		fmt.Fprintf(&line, "; policy: declined bindings=%d lowered ttl=%d", s.declinedBindings, s.loweredByPolicy)
 	}
 	log.Infof("%s", line.String())

@@ -437,10 +437,10 @@ func TestPolicyInTheLog(t *testing.T) {
 // Each report tells what the policy did since the last one.
 func TestPolicyInEachReport(t *testing.T) {
 	log := &logbook{}
-	s := statistics{governed: true}
+	s := statistics{}
 	for n := range 2 {
 		s.loweredByPolicy = n + 1
-		s.report(log, time.Now(), 0)
+		s.report(log, time.Now(), 0, true)
 	}
 	if len(log.lines) != 2 || !strings.HasSuffix(log.lines[0], " lowered ttl=1") || !strings.HasSuffix(log.lines[1], " lowered ttl=2") {
 		t.Errorf("%q", log.lines)
