@@ -14,9 +14,7 @@ import (
 type Daemon struct {
 	Params  Params
 	Log     *Log
-	Verbose int    // the number of -v options, and one for MAIL_VERBOSE in the environment
-	Program string // scache, or whatever argv[0] is
-	Service string // the name in master.cf's first column
+	Verbose int // the number of -v options, and one for MAIL_VERBOSE in the environment
 
 	// Listeners are the listening sockets, close-on-exec; the caller owns them.
 	// None with -S.
@@ -27,6 +25,9 @@ type Daemon struct {
 	// Status is the status channel. The caller watches it for end of file, and
 	// announces itself when the first client is accepted.
 	Status *Status
+
+	program string // scache, or whatever argv[0] is
+	service string // the name in master.cf's first column
 }
 
 // Start does everything up to serving; argv includes the program's name. It is to
@@ -64,7 +65,7 @@ func newStarter(argv []string) *starter {
 	if len(argv) > 0 {
 		program, argv = path.Base(argv[0]), argv[1:]
 	}
-	s := &starter{d: &Daemon{Program: program, Service: program}}
+	s := &starter{d: &Daemon{program: program, service: program}}
 	s.options, s.optionErr = parseOptions(argv)
 	if s.optionErr == nil && !s.options.Stdin {
 		s.d.Listeners, s.adoptErr = adoptDescriptors(s.options.Sockets)
@@ -94,10 +95,10 @@ func (s *starter) start() error {
 func (s *starter) takeOptions() error {
 	s.d.Verbose += s.options.Verbose
 	if s.options.Stderr {
-		s.d.Log.addStderr(maillogOfEnvironment(s.d.Program).tag())
+		s.d.Log.addStderr(maillogOfEnvironment(s.d.program).tag())
 	}
 	if s.options.Service != "" {
-		s.d.Service = s.options.Service
+		s.d.service = s.options.Service
 	}
 	s.d.Stdin = s.options.Stdin
 	return s.optionErr
@@ -106,8 +107,8 @@ func (s *starter) takeOptions() error {
 // readParams asks for the parameters, and converts those of every daemon.
 func (s *starter) readParams() error {
 	s.postconf = &postconf{
-		program:   s.d.Program,
-		service:   s.d.Service,
+		program:   s.d.program,
+		service:   s.d.service,
 		overrides: s.options.Overrides,
 		limit:     postconfLimit,
 		config:    os.Getenv("MAIL_CONFIG"),
@@ -124,7 +125,7 @@ func (s *starter) readParams() error {
 	if err != nil {
 		return err
 	}
-	m := maillogOfEnvironment(s.d.Program)
+	m := maillogOfEnvironment(s.d.program)
 	m.facility = facilities[facility]
 	s.d.Log.setMain(m.open(), s.params.utf8())
 	p, err := s.params.common()
@@ -143,7 +144,7 @@ func (s *starter) readParams() error {
 // reopenLog connects to the log again, under the name and at the place that the
 // parameters say.
 func (s *starter) reopenLog() error {
-	m, err := maillogOfParams(s.d.Program, &s.d.Params)
+	m, err := maillogOfParams(s.d.program, &s.d.Params)
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (s *starter) refuseTerminal() error {
 	if s.options.Foreground || s.d.Stdin || !isTerminal(0) {
 		return nil
 	}
-	s.d.Log.addStderr(s.d.Program)
+	s.d.Log.addStderr(s.d.program)
 	return errors.New("do not run this command by hand")
 }
 
@@ -168,7 +169,7 @@ func (s *starter) readOwnParams() error { return s.params.own(&s.d.Params) }
 // half of what was saved.
 func (s *starter) checkLimit() error {
 	if !s.d.Stdin && !s.options.Alone {
-		return fmt.Errorf("service %s requires a process limit of 1", s.d.Service)
+		return fmt.Errorf("service %s requires a process limit of 1", s.d.service)
 	}
 	if len(s.options.Args) > 0 {
 		return fmt.Errorf("unexpected command-line argument: %s", s.options.Args[0])

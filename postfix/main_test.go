@@ -64,7 +64,7 @@ func daemonRole() {
 	f := facts{
 		UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getgid(), PID: os.Getpid(),
 		Listeners: d.Listeners, Stdin: d.Stdin, HasStatus: d.Status != nil,
-		Service: d.Service, Verbose: d.Verbose, Params: d.Params,
+		Service: d.service, Verbose: d.Verbose, Params: d.Params,
 	}
 	if d.Params.Mistake != nil {
 		f.Mistake = d.Params.Mistake.Error()
