@@ -254,6 +254,12 @@ func CheckParameters(values map[string]string) (fatal, mistake error) {
 	return fatal, p.Mistake
 }
 
+// Defaults are the parameters that Postfix does not have, as they are if they are not set.
+func Defaults() (p Params) {
+	_ = newDefaults.added(&p)
+	return p
+}
+
 // StockParameters names the parameters of Postfix that a cache looks at.
 func StockParameters() []string { return slices.Clone(stockNames) }
 
