@@ -62,6 +62,7 @@ The exit status is 1 if there is an error or a warning, 0 if there are notes onl
 		},
 	}
 	c.Flags().StringVarP(&instance.Directory, "config", "c", "", "Postfix's configuration `directory` (default: $MAIL_CONFIG, else that of the system)")
+	c.MarkFlagDirname("config")
 	return c
 }
 

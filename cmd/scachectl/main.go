@@ -113,11 +113,14 @@ func (a *app) command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	// A file's name is offered where one is wanted, and nowhere else.
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.sockets, "socket", nil, "`path` of the cache's socket (default: $SCACHE_SOCKET, else Postfix's, else "+socket.Standalone+")")
 	flags.BoolVar(&a.screen.json, "json", false, "print JSON")
 	a.timeout = 5 * time.Second
 	flags.Var((*duration)(&a.timeout), "timeout", "how long to wait for the cache")
+	root.RegisterFlagCompletionFunc("socket", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault))
 	root.AddCommand(a.statusCommand(), a.listCommand(), a.flushCommand(), a.pauseCommand(), a.resumeCommand(), a.limitsCommand(), a.topCommand(),
 		a.doctorCommand(), a.exporterCommand())
 	return root

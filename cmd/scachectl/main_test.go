@@ -121,6 +121,18 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// A shell completes names of files only where one can stand.
+func TestCompletionOfFiles(t *testing.T) {
+	for line, want := range map[string]string{
+		"status|": ":4\n", "list|connections|": ":4\n", "doctor|x": ":4\n", "top|--interval|": ":4\n", "exporter|--listen|": ":4\n",
+		"status|--socket|": ":0\n", "exporter|-socket|": ":0\n", "doctor|--config|": ":16\n", "list|--sort|": "label\nage\nremaining\n:4\n",
+	} {
+		if status, stdout, _ := execute(t, append([]string{"__complete"}, strings.Split(line, "|")...)...); status != 0 || stdout != want {
+			t.Errorf("%s: status %d, %q, want %q", line, status, stdout, want)
+		}
+	}
+}
+
 func TestSocketIsFound(t *testing.T) {
 	t.Setenv("SCACHE_SOCKET", "/from/the/environment")
 	for want, a := range map[string]*app{"/from/the/environment": {}, "/from/the/command/line": {sockets: []string{"/from/the/command/line"}}} {
