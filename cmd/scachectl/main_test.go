@@ -338,8 +338,9 @@ func TestDoctorOfTheEnvironment(t *testing.T) {
 func TestTable(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(&out)
-	s.table([]string{"NAME", "COUNT", "SHARE"}, [][]string{{"grün", "7", "-"}, {"b", "1,234", "5%"}})
-	want := "NAME  COUNT  SHARE\ngrün      7      -\nb     1,234     5%\n"
+	s.table([]string{"NAME", "COUNT", "SHARE", "REMOTE", "LABEL"},
+		[][]string{{"grün", "7", "-", "192.0.2.1:25", `24h\nx`}, {"b", "1,234", "5%", "192.0.2.10:25", `7\n`}})
+	want := "NAME  COUNT  SHARE  REMOTE         LABEL\ngrün      7      -  192.0.2.1:25   24h\\nx\nb     1,234     5%  192.0.2.10:25  7\\n\n"
 	if out.String() != want {
 		t.Errorf("printed\n%s", out.String())
 	}

@@ -96,7 +96,7 @@ func (s *screen) table(header []string, rows [][]string) {
 	for _, row := range rows {
 		for i, cell := range row {
 			widths[i] = max(widths[i], lipgloss.Width(cell))
-			numeric[i] = numeric[i] && (cell == "" || cell == "-" || '0' <= cell[0] && cell[0] <= '9')
+			numeric[i] = numeric[i] && isNumber(cell)
 		}
 	}
 	lines := bufio.NewWriter(s)
@@ -118,6 +118,11 @@ func (s *screen) table(header []string, rows [][]string) {
 	for _, row := range rows {
 		fmt.Fprintln(lines, line(row))
 	}
+}
+
+// isNumber tells a number, with its unit, or a place where there is none, from addresses and labels.
+func isNumber(cell string) bool {
+	return cell == "" || cell == "-" || '0' <= cell[0] && cell[0] <= '9' && !strings.ContainsAny(cell, `:\`)
 }
 
 // wrap breaks text that is printed behind an indentation into lines, on a terminal
