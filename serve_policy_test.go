@@ -83,7 +83,7 @@ func TestServePolicy(t *testing.T) {
 	defer c.Close()
 	wantDeclined(t, c, "none")
 	wantKept(t, c, "other")
-	if _, log := s.stop(unix.SIGTERM); !strings.Contains(log, "policy "+file+": 1 rules") || !strings.Contains(log, " declined=1;") {
+	if _, log := s.stop(unix.SIGTERM); !strings.Contains(log, "policy "+file+": rules=1") || !strings.Contains(log, " declined=1;") {
 		t.Errorf("log %q", log)
 	}
 }

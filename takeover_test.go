@@ -125,7 +125,7 @@ func TestHangUpReplacesTheProcess(t *testing.T) {
 		t.Errorf("exit status %d, %v", status, err)
 	}
 	for _, want := range []string{
-		"has taken over: 2 connections, 0 bindings, 2 clients, within",
+		"has taken over: connections=2 bindings=0 clients=2 within",
 		"no successor: fork/exec " + file + ": exec format error",
 		"no successor: " + file + " has ended: exit status 3",
 		own + ": statistics: address lookup hits=6 miss=8 success=42%", // of all the processes

@@ -205,7 +205,7 @@ func (t *transfer) finish() {
 	}
 	s.succeeded = true
 	s.leaveListeners()
-	s.config.Log.Infof("process %d has taken over: %d connections, %d bindings, %d clients, within %v",
+	s.config.Log.Infof("process %d has taken over: connections=%d bindings=%d clients=%d within %v",
 		pid, count.Connections, count.Bindings, count.Clients, pause)
 	s.release()
 	if s.config.Succeeded != nil {

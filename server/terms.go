@@ -165,7 +165,7 @@ func (j *judge) announce(log Logger, ttlLimit time.Duration) {
 	if j == nil {
 		return
 	}
-	log.Infof("policy %s: %d rules", j.policy.File, len(j.rules))
+	log.Infof("policy %s: rules=%d", j.policy.File, len(j.rules))
 	for _, w := range j.policy.Warnings(ttlLimit) {
 		log.Warningf("%s", w)
 	}

@@ -407,7 +407,7 @@ func TestPolicyInTheLog(t *testing.T) {
 	unix.Close(client)
 	r.stop()
 	for _, want := range []string{
-		"policy rules: 3 rules",
+		"policy rules: rules=3",
 		"warning: rules, line 4: connection_cache_ttl_limit lowers ttl=1h0m0s to 1m0s",
 		"closed: expired=0 evicted=0 hung-up=0 unsolicited=0 shutdown=1 flushed=0 client-gone=0 declined=1; displaced bindings=0 lowered ttl=0 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0; policy: declined bindings=1 lowered ttl=2",
 	} {

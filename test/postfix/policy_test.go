@@ -85,7 +85,7 @@ func TestPolicyNoCaching(t *testing.T) {
 			wantOnce(t, g.x, each)
 			wantOnce(t, g.y, each)
 			reported(t, g.Lab, "postfix")
-			if n := g.logged(`policy .*/policy: 1 rules`); n == 0 {
+			if n := g.logged(`policy .*/policy: rules=1`); n == 0 {
 				t.Error("the log has no word of the policy")
 			}
 			must(t, g.WaitLog(limit(t), regexp.MustCompile(fmt.Sprintf(`closed: .* declined=%d; .*; policy: declined bindings=%d `, each, each))))

@@ -52,7 +52,7 @@ address=192.0.2.0/24 keep=1 ttl=20s
 			c.wantNoEndp("smtp\n192.0.2.1\n25\n0\n")
 			d.leave()
 			for _, want := range []string{
-				"policy " + path + ": 2 rules",
+				"policy " + path + ": rules=2",
 				"closed: expired=0 evicted=2 hung-up=0 unsolicited=0 shutdown=0 flushed=0 client-gone=0 declined=1; displaced bindings=0 lowered ttl=0 refused saves=0 lost descriptors=0 delayed clients=0 delayed hand-overs=0 disconnected clients=0; policy: declined bindings=1 lowered ttl=3",
 			} {
 				if !slices.Contains(d.Texts(), want) {
