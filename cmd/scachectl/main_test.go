@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/lipgloss"
+
 	"github.com/scache/scache/client"
 	"github.com/scache/scache/proto"
 )
@@ -509,6 +511,30 @@ q quit  space stop  r reverse  sort: Name Cached Endpoints Look-ups Misses Hit r
 }
 
 // Space stops the display and starts it again; what is wrong is told all the same.
+// The screen has no more lines and columns than there is room for, whatever is to be shown.
+func TestTopFits(t *testing.T) {
+	const odd = "/x\n\xff\x1b[2J"
+	for width := 1; width < 100; width += 3 {
+		for height := 1; height < 14; height++ {
+			m := &top{screen: newScreen(io.Discard), feed: &feed{path: odd}, width: width, height: height, ratios: []float64{0, -1, 0.5, 1}}
+			m.now.statistics.Values = map[string]int64{"closed_taken": 1}
+			m.now.destinations = []client.DestinationActivity{{Destination: odd, Connections: 1e12}, {Destination: strings.Repeat("世", 50)}}
+			if height%2 == 0 {
+				m.trouble = errors.New("no socket at " + odd)
+			}
+			lines := strings.Split(m.View(), "\n")
+			if len(lines) != height {
+				t.Fatalf("%d lines in %d: %q", len(lines), height, lines)
+			}
+			for _, line := range lines {
+				if lipgloss.Width(line) > width || strings.Contains(line, "[2J") && !strings.Contains(line, `\x1b[2J`) {
+					t.Fatalf("%d columns: %q", width, line)
+				}
+			}
+		}
+	}
+}
+
 func TestTopStops(t *testing.T) {
 	m := &top{screen: newScreen(&bytes.Buffer{}), feed: &feed{}}
 	at := func(uptime int64) answer {

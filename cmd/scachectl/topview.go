@@ -41,7 +41,7 @@ func (t *top) head() []string {
 		state = s.warning.Render("PAUSED")
 	}
 	return []string{
-		fmt.Sprintf("%s %s  %s  up %s  %s", s.bold.Render("scache"), t.now.statistics.Version, t.feed.path, span(time.Duration(v["uptime_ms"])*time.Millisecond), state),
+		fmt.Sprintf("%s %s  %s  up %s  %s", s.bold.Render("scache"), t.now.statistics.Version, escape(t.feed.path), span(time.Duration(v["uptime_ms"])*time.Millisecond), state),
 		"",
 		t.row("look-ups", t.rate(t.rates.Lookups), "found", t.ratio(), "saves", t.rate(t.rates.Saves), "requests", t.rate(t.rates.Requests)),
 		t.row("latency", t.mean(), "half", t.quantile(0.5), "99%", t.quantile(0.99), "longest", (time.Duration(v["longest_turn_us"]) * time.Microsecond).String()),
@@ -178,7 +178,7 @@ func destinationRow(d client.DestinationActivity, nameWidth int) string {
 // what they sort by.
 func (t *top) foot() string {
 	if t.trouble != nil {
-		return t.screen.bad.Render(t.trouble.Error())
+		return t.screen.bad.Render(escape(t.trouble.Error()))
 	}
 	if t.frozen {
 		return t.screen.warning.Render("stopped: space goes on")
