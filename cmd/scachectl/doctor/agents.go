@@ -43,8 +43,8 @@ func onDemandOnly(s *System, yield func(Finding)) {
 			"connections are cached on demand only",
 			"The queue manager asks for caching when deliveries to one destination follow each other within a second; "+
 				"mail that trickles in makes a connection each. Destinations that are listed are always cached for.")
-		if hosts := s.relayHosts(a); len(hosts) > 0 {
-			f.Fix = []string{a.change("connection_cache_destinations", strings.Join(hosts, ", "))}
+		if len(s.relayHosts(a)) > 0 {
+			f.Fix = []string{a.change("connection_cache_destinations", strings.Join(s.listedWith(a), ", "))}
 		}
 		yield(f)
 	}
@@ -86,6 +86,23 @@ func (s *System) relayHosts(a *Agent) (hosts []string) {
 				host = strings.TrimPrefix(host, "inet:")
 			}
 			if host = nextHop(host); !tableOrAddress(host) && !slices.Contains(hosts, host) {
+				hosts = append(hosts, host)
+			}
+		}
+	}
+	return hosts
+}
+
+// listedWith are the relay hosts of all agents that have their list of destinations from the same
+// place as this one: a command for each would undo the one before.
+func (s *System) listedWith(a *Agent) (hosts []string) {
+	place := func(a *Agent) string { return a.change("connection_cache_destinations", "") }
+	for _, b := range s.Agents {
+		if place(b) != place(a) {
+			continue
+		}
+		for _, host := range s.relayHosts(b) {
+			if !slices.Contains(hosts, host) {
 				hosts = append(hosts, host)
 			}
 		}
@@ -136,12 +153,13 @@ func relayNotListed(s *System, yield func(Finding)) {
 		if len(entries) == 0 || slices.ContainsFunc(entries, tableOrNot) {
 			continue
 		}
-		missing := slices.DeleteFunc(s.relayHosts(a), func(host string) bool {
+		listed := func(host string) bool {
 			return slices.ContainsFunc(entries, func(entry string) bool { return strings.EqualFold(entry, host) })
-		})
-		if len(missing) == 0 {
+		}
+		if len(slices.DeleteFunc(s.relayHosts(a), listed)) == 0 {
 			continue
 		}
+		missing := slices.DeleteFunc(s.listedWith(a), listed)
 		yield(a.finding("relay-not-listed", Warning,
 			fmt.Sprintf("%sconnection_cache_destinations does not list %s, by way of which mail goes", a.Prefix, strings.Join(missing, ", ")),
 			"Postfix compares with the next hop. That is the relayhost, or what stands behind the transport's name, for all mail that transport_maps do not send elsewhere, "+
@@ -150,17 +168,28 @@ func relayNotListed(s *System, yield func(Finding)) {
 	}
 }
 
+// most is the largest value of the agents that use a cache: a limit of it is for all of them.
+func most[T cmp.Ordered](s *System, c *Cache, value func(*Agent) T) (largest T) {
+	for _, a := range s.Agents {
+		if a.cacheName() == c.Name && a.caches() {
+			largest = max(largest, value(a))
+		}
+	}
+	return largest
+}
+
 func loweredTimeToLive(s *System, yield func(Finding)) {
+	asks := func(a *Agent) time.Duration { return a.duration("connection_cache_time_limit") }
 	for _, a := range s.Agents {
 		c := s.cache(a.cacheName())
-		asked, limit := a.duration("connection_cache_time_limit"), c.Settings.Duration("connection_cache_ttl_limit")
+		asked, limit := asks(a), c.Settings.Duration("connection_cache_ttl_limit")
 		if limit == 0 || asked <= limit || !a.caches() {
 			continue
 		}
 		yield(a.finding("lowered-time-to-live", Warning,
 			fmt.Sprintf("connection_cache_ttl_limit (%s) is below %sconnection_cache_time_limit (%s)", seconds(limit), a.Prefix, seconds(asked)),
 			fmt.Sprintf("The cache grants the lower of the two: connections are closed after %s.", seconds(limit)),
-			s.changeCache(c, "connection_cache_ttl_limit", seconds(asked))...))
+			s.changeCache(c, "connection_cache_ttl_limit", seconds(most(s, c, asks)))...))
 	}
 }
 

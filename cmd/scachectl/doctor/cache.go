@@ -133,16 +133,17 @@ func parameterMistake(s *System, yield func(Finding)) {
 const keepsNothing = "The cache keeps nothing with it, and mail is delivered without. One that runs goes on as it is until it is started anew, at a reload or after max_idle."
 
 func fewPerEndpoint(s *System, yield func(Finding)) {
+	concurrency := func(a *Agent) int { return a.Settings.Int(a.Name + "_destination_concurrency_limit") }
 	for _, a := range s.Agents {
 		c := s.cache(a.cacheName())
-		limit, deliveries := c.Settings.Int("connection_cache_endpoint_limit"), a.Settings.Int(a.Name+"_destination_concurrency_limit")
-		if limit == 0 || limit >= deliveries || !c.Binary.Ours {
+		limit, deliveries := c.Settings.Int("connection_cache_endpoint_limit"), concurrency(a)
+		if limit == 0 || limit >= deliveries || !c.Binary.Ours || !a.caches() {
 			continue
 		}
 		yield(a.finding("few-per-endpoint", Note,
 			fmt.Sprintf("connection_cache_endpoint_limit is %d, and up to %d deliveries go to a destination at a time", limit, deliveries),
 			fmt.Sprintf("Of a burst no more than %s kept. If no receiver demands it, allow as many as there are deliveries.", counted(limit, "connection is", "connections are")),
-			s.changeCache(c, "connection_cache_endpoint_limit", fmt.Sprint(deliveries))...))
+			s.changeCache(c, "connection_cache_endpoint_limit", fmt.Sprint(most(s, c, concurrency)))...))
 	}
 }
 
