@@ -230,7 +230,7 @@ func (n *successor) run(path string, connection *os.File) error {
 }
 
 func (n *successor) fail(err error) {
-	n.log.Warningf("no successor: %v", err)
+	n.log.Warningf("no successor: %v; this process goes on", err)
 	n.service.tell(n.service.notifier.Ready("goes on: no successor"))
 }
 
