@@ -500,9 +500,10 @@ func TestLogOfSeveralInstances(t *testing.T) {
 		host + "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n" +
 		strings.Repeat(host+"postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n", enoughDeliveries) +
 		host + "postfix-out/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n" +
-		host + "postfix/relay/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n" +
+		host + "postfix/fast/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n" +
 		host + "bulk/slow/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, dsn=2.0.0, status=sent (250 ok)\n"
-	i := instance(t, "multi_instance_name = postfix-out", edit{relayLine, "slow unix - - n - - smtp -o syslog_name=bulk/slow\n$1"}) // and Debian's relay has postfix/$service_name
+	i := instance(t, "multi_instance_name = postfix-out", edit{relayLine,
+		"slow unix - - n - - smtp -o syslog_name=bulk/slow\nfast unix - - n - - smtp -o syslog_name=postfix/$$service_name\n$1"})
 	if err := os.WriteFile(filepath.Join(i.Directory, "log"), []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
