@@ -516,6 +516,20 @@ func TestLogOfSeveralInstances(t *testing.T) {
 	}
 }
 
+// The cache, too, may be called postfix/$service_name in the log.
+func TestLogOfTheCacheByItsService(t *testing.T) {
+	const line = "Nov 23 15:47:55 host postfix/scache/scache[9]: fatal: service scache requires a process limit of 1\n"
+	for _, name := range []string{"$service_name", "${service_name}", "$(service_name)"} {
+		i := instance(t, "", edit{scacheLine, "$0\n  -o syslog_name=postfix/$" + name})
+		if err := os.WriteFile(filepath.Join(i.Directory, "log"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Read(t.Context(), i); err != nil || s.Log.Fatal == "" {
+			t.Errorf("%s: read %+v, %v", name, s.Log, err)
+		}
+	}
+}
+
 // In JSON a list without elements is a list, whose elements a script can ask for.
 func TestReportInJSON(t *testing.T) {
 	noAgents := edit{`^(smtp|relay|lmtp) +unix .*(\n +-o.*)?$`, ""}
