@@ -516,6 +516,19 @@ func TestLogOfSeveralInstances(t *testing.T) {
 	}
 }
 
+func TestOfAnother(t *testing.T) {
+	const classic, iso = "Nov 23 15:47:55 host ", "2026-11-23T15:47:55.123456+01:00 host "
+	for line, want := range map[string]bool{
+		classic + "postfix/smtp[8]: 1A: to=<a/b[c]>": false, iso + "postfix/smtp[8]: 1A:": false, "postfix/smtp[8]: 1A:": false,
+		classic + "our mail/smtp[8]: 1A:": false, classic + "scache[8]: warning: /a": false, iso + "a /b c": false, "": false,
+		classic + "postfix-out/smtp[8]: 1A:": true, iso + "out-postfix/smtp[8]: 1A:": true, classic + "postfix/relay/smtp[8]: 1A:": true,
+	} {
+		if got := ofAnother([]byte(line), []string{"postfix", "our mail"}); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
 // The cache, too, may be called postfix/$service_name in the log.
 func TestLogOfTheCacheByItsService(t *testing.T) {
 	const line = "Nov 23 15:47:55 host postfix/scache/scache[9]: fatal: service scache requires a process limit of 1\n"

@@ -105,10 +105,13 @@ func parseLog(path string, text []byte, names []string) Log {
 // ofAnother tells a line of another instance, such as that of postfix-out/smtp[8] where the name is
 // postfix. One without a slash is of no instance: "scache serve" has none.
 func ofAnother(line []byte, names []string) bool {
-	tag, _, _ := bytes.Cut(line, []byte("["))
-	tag = tag[bytes.LastIndexByte(tag, ' ')+1:]
-	slash := bytes.LastIndexByte(tag, '/')
-	return slash >= 0 && !slices.Contains(names, string(tag[:slash]))
+	head, _, _ := bytes.Cut(line, []byte("["))
+	slash := bytes.LastIndexByte(head, '/')
+	if slash < bytes.LastIndexByte(head, ' ') || slash < 0 {
+		return false
+	}
+	before := " " + string(head[:slash]) // a name may have spaces
+	return !slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(before, " "+name) })
 }
 
 func loggedTrouble(s *System, yield func(Finding)) {
