@@ -418,6 +418,18 @@ func TestSeveralCaches(t *testing.T) {
 	}
 }
 
+// A name of the administrator's own, to which something refers, is no misspelt parameter.
+func TestOwnNameIsNoMistake(t *testing.T) {
+	for _, i := range []postconf.Instance{
+		instance(t, "connection_cache_mine = 5\nconnection_cache_endpoint_limit = $connection_cache_mine"),
+		instance(t, "connection_cache_mine = 5", edit{scacheLine, "$0\n  -o connection_cache_endpoint_limit=$${connection_cache_mine}"}),
+	} {
+		if f, found := diagnose(t, i)["unknown-parameter"]; found {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 // Who lists the relay hosts, by whatever spelling, or whose mail does not go there, is not told to.
 func TestRelayListed(t *testing.T) {
 	slow := edit{relayLine, "$1\nslow unix - - y - - smtp\n  -o smtp_connection_cache_destinations=example.org"}

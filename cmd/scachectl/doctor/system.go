@@ -29,7 +29,7 @@ type System struct {
 
 	// commentedOut are the services in master.cf that are so.
 	commentedOut map[string]bool
-	// set are the names that main.cf sets, and that nothing in it refers to.
+	// set are the names that main.cf sets, and that nothing refers to.
 	set []string
 }
 
@@ -147,7 +147,7 @@ func Read(ctx context.Context, instance postconf.Instance) (*System, error) {
 		}
 	}
 	s.commentedOut = commentedOut(filepath.Join(s.Main["config_directory"], "master.cf"))
-	s.set = setNames(filepath.Join(s.Main["config_directory"], "main.cf"))
+	s.set = setNames(s.Main["config_directory"])
 	s.Log = readLog(s.Main["maillog_file"], s.logNames())
 	return s, nil
 }
@@ -276,11 +276,13 @@ func (s *System) processes(service *postconf.Service) int {
 	return n
 }
 
-// setNames are the names that a main.cf sets. Those that another value refers to are left out:
-// they may be anybody's own.
-func setNames(path string) (names []string) {
-	text, _ := os.ReadFile(path)
-	for _, m := range regexp.MustCompile(`(?m)^(\w+)\s*=`).FindAllSubmatch(text, -1) {
+// setNames are the names that main.cf sets. Those that another value refers to, there or in
+// master.cf, are left out: they may be anybody's own.
+func setNames(directory string) (names []string) {
+	main, _ := os.ReadFile(filepath.Join(directory, "main.cf"))
+	master, _ := os.ReadFile(filepath.Join(directory, "master.cf"))
+	text := slices.Concat(main, []byte("\n"), master)
+	for _, m := range regexp.MustCompile(`(?m)^(\w+)\s*=`).FindAllSubmatch(main, -1) {
 		name := string(m[1])
 		if !regexp.MustCompile(`\$[({]?`+name+`\b`).Match(text) && !slices.Contains(names, name) {
 			names = append(names, name)
