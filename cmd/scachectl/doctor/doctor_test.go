@@ -528,6 +528,28 @@ func TestLogOfSeveralInstances(t *testing.T) {
 	}
 }
 
+// Why a cache did not start is not what was mended before, nor what it says in a shell.
+func TestReasonInLog(t *testing.T) {
+	const (
+		wrong     = "postfix/scache[9]: fatal: service scache requires a process limit of 1\n"
+		shell     = "postfix/scache[9]: fatal: do not run this command by hand\n"
+		throttled = "postfix/master[5]: warning: /usr/lib/postfix/sbin/scache: bad command startup -- throttling\n"
+		reused    = "postfix/smtp[8]: 1A: to=<a@b.test>, relay=b.test[192.0.2.1]:25, conn_use=2, delay=1, dsn=2.0.0, status=sent (250 ok)\n"
+	)
+	for lines, want := range map[string]bool{
+		wrong + throttled:                              true,
+		wrong + throttled + shell:                      true,
+		wrong + throttled + reused:                     true,
+		wrong + throttled + reused + throttled:         false,
+		wrong + throttled + reused + wrong + throttled: true,
+		shell + throttled:                              false,
+	} {
+		if l := parseLog("", []byte(lines), []string{"postfix"}); (l.Fatal != "") != want {
+			t.Errorf("%s: read %+v", lines, l)
+		}
+	}
+}
+
 func TestOfAnother(t *testing.T) {
 	const classic, iso = "Nov 23 15:47:55 host ", "2026-11-23T15:47:55.123456+01:00 host "
 	for line, want := range map[string]bool{

@@ -38,6 +38,9 @@ var (
 	fatal     = regexp.MustCompile(`(?:/scache[^ \[]*\[\d+\]: fatal: |/master\[\d+\]: fatal: .*/scache)`)
 )
 
+// byHand is what a cache says that somebody has started in a shell, perhaps to see why master(8) cannot.
+const byHand = "do not run this command by hand"
+
 // readLog reads the end of Postfix's own log file, if it has one, else of syslog's. names are the
 // instance's.
 func readLog(maillog string, names []string) Log {
@@ -75,6 +78,7 @@ func tail(path string) ([]byte, error) {
 
 func parseLog(path string, text []byte, names []string) Log {
 	l := Log{Path: path}
+	early := false // Fatal is from before a connection was reused
 	for line := range bytes.Lines(text) {
 		if ofAnother(line, names) {
 			continue
@@ -83,19 +87,24 @@ func parseLog(path string, text []byte, names []string) Log {
 		case m != nil:
 			l.Lowered = string(m[1])
 		case fatal.Match(line):
-			_, reason, _ := bytes.Cut(line, []byte(": fatal: "))
-			l.Fatal = strings.TrimSpace(string(reason))
+			_, after, _ := bytes.Cut(line, []byte(": fatal: "))
+			if reason := strings.TrimSpace(string(after)); reason != byHand {
+				l.Fatal, early = reason, false
+			}
 		case disabled.Match(line):
 			l.Disabled++
 			l.Mended = false
 		case throttled.Match(line):
+			if early { // it has been started since, so that is not the reason
+				l.Fatal = ""
+			}
 			l.Throttled++
 			l.Mended = false
 		case delivered.Match(line):
 			l.Deliveries++
 			if reused.Match(line) {
 				l.Reused++
-				l.Mended = true
+				l.Mended, early = true, true
 			}
 		}
 	}
