@@ -45,7 +45,11 @@ func (a *app) export(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil { // of none, any port of all interfaces would be taken
+	_, port, err := net.SplitHostPort(address)
+	if err == nil && port == "" { // any would be taken
+		err = errors.New("no port")
+	}
+	if err != nil {
 		return fmt.Errorf("--listen: want an address and a port: %w: %w", err, errUsage)
 	}
 	handler, err := a.metricsHandler(sockets)

@@ -106,7 +106,7 @@ func TestWrongCommandLine(t *testing.T) {
 		`flush endpoint \q`, "limits endpoint_limit", "limits endpoint_limit=few", "limits ttl_limit=soon", "top -interval 1ms", "status -socket a -socket b",
 		"doctor -c", "status -timeout soon", "help nonsense", "status -timeout 0s", "status -socket=", "limits -socket=", "doctor -socket s",
 		"list -limit=-1", "top -count=-1", "completion", "flush endpoint a\xffb",
-		"exporter -socket=", "exporter -socket a -socket=", "top -socket=", "exporter -listen=", "exporter -listen=9090", "doctor -config=",
+		"exporter -socket=", "exporter -socket a -socket=", "top -socket=", "exporter -listen=", "exporter -listen=:", "exporter -listen=localhost:", "exporter -listen=9090", "doctor -config=",
 	} {
 		status, stdout, stderr := execute(t, strings.Fields(line)...)
 		if status != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "scachectl: ") {
