@@ -510,7 +510,6 @@ q quit  space stop  r reverse  sort: Name Cached Endpoints Look-ups Misses Hit r
 	}
 }
 
-// Space stops the display and starts it again; what is wrong is told all the same.
 // The screen has no more lines and columns than there is room for, whatever is to be shown.
 func TestTopFits(t *testing.T) {
 	const odd = "/x\n\xff\x1b[2J"
@@ -535,6 +534,7 @@ func TestTopFits(t *testing.T) {
 	}
 }
 
+// Space stops the display and starts it again; what is wrong is told all the same.
 func TestTopStops(t *testing.T) {
 	m := &top{screen: newScreen(&bytes.Buffer{}), feed: &feed{}}
 	at := func(uptime int64) answer {
