@@ -170,10 +170,8 @@ func relayNotListed(s *System, yield func(Finding)) {
 
 // most is the largest value of the agents that use a cache: a limit of it is for all of them.
 func most[T cmp.Ordered](s *System, c *Cache, value func(*Agent) T) (largest T) {
-	for _, a := range s.Agents {
-		if a.cacheName() == c.Name && a.caches() {
-			largest = max(largest, value(a))
-		}
+	for _, a := range s.users(c) {
+		largest = max(largest, value(a))
 	}
 	return largest
 }

@@ -10,12 +10,19 @@ import (
 	"github.com/scache/scache/postfix"
 )
 
-// users names the agents that use the cache.
-func (s *System) users(c *Cache) (names []string) {
+// users are the agents that use the cache.
+func (s *System) users(c *Cache) (users []*Agent) {
 	for _, a := range s.Agents {
 		if a.cacheName() == c.Name && a.caches() {
-			names = append(names, a.Name)
+			users = append(users, a)
 		}
+	}
+	return users
+}
+
+func names(agents []*Agent) (names []string) {
+	for _, a := range agents {
+		names = append(names, a.Name)
 	}
 	return names
 }
@@ -30,22 +37,21 @@ func noCacheService(s *System, yield func(Finding)) {
 		if s.commentedOut[c.Name] {
 			text = fmt.Sprintf("the line of %s in master.cf is commented out", c.Name)
 		}
-		yield(Finding{"no-cache-service", Error, users, text,
-			"Delivery agents find no cache, try for seconds, and go on without.", s.startCache(c)})
+		yield(Finding{"no-cache-service", Error, names(users), text,
+			"Delivery agents find no cache, try for seconds, and go on without.", s.startCache(c, users[0])})
 	}
 }
 
-// startCache is how to have a cache that nobody provides. One of master(8) would take the place of
-// what is to listen there, if that is somebody else's.
-func (s *System) startCache(c *Cache) []string {
+// startCache is how to have a cache that nobody provides, for one of its users. One of master(8) would
+// take the place of what is to listen there, if that is somebody else's.
+func (s *System) startCache(c *Cache, user *Agent) []string {
 	switch {
 	case c.Name == "scache-systemd": // of deploy/systemd/scache.socket
 		return []string{"systemctl enable --now scache.socket"}
 	case strings.Contains(c.Name, "/"): // in a directory of its own, as of a container
 		return nil
 	}
-	user := slices.IndexFunc(s.Agents, func(a *Agent) bool { return a.cacheName() == c.Name && a.caches() })
-	return []string{addService(s.Agents[user], c.Name, "1 scache")}
+	return []string{addService(user, c.Name, "1 scache")}
 }
 
 // eachCache calls for the caches that there is a line for.
@@ -150,15 +156,14 @@ func fewPerEndpoint(s *System, yield func(Finding)) {
 func fewInAll(s *System, yield func(Finding)) {
 	s.eachCache(func(c *Cache) {
 		limit, agents := c.Settings.Int("connection_cache_size_limit"), 0
-		for _, a := range s.Agents {
-			if a.cacheName() == c.Name && a.caches() {
-				agents += s.processes(a.Service)
-			}
+		users := s.users(c)
+		for _, a := range users {
+			agents += s.processes(a.Service)
 		}
 		if limit == 0 || limit >= agents || !c.Binary.Ours {
 			return
 		}
-		yield(Finding{"few-in-all", Warning, s.users(c),
+		yield(Finding{"few-in-all", Warning, names(users),
 			fmt.Sprintf("connection_cache_size_limit is %d, and up to %d processes deliver at a time", limit, agents),
 			"Under load connections are closed before their time to make room for others.",
 			s.changeCache(c, "connection_cache_size_limit", "0")})
