@@ -171,7 +171,7 @@ func (s *System) addAgent(ctx context.Context, service *postconf.Service) error 
 		names = append(names, agent.Prefix+name)
 	}
 	var err error
-	if agent.Settings, err = s.Instance.Values(ctx, overridesOf(service), names); err != nil {
+	if agent.Settings, err = s.Instance.Values(ctx, service.Overrides, names); err != nil {
 		return err
 	}
 	// The queue manager's and master's: a service cannot override them.
@@ -190,16 +190,6 @@ func (s *System) addAgent(ctx context.Context, service *postconf.Service) error 
 		agent.TLSProxyReady = levelOf(tls[level], tls.Yes(use), tls.Yes(enforce))+tls[policy]+tls[perSite] != ""
 	}
 	return err
-}
-
-// overridesOf are a service's with its name in them: postconf(1) does not know which one it is.
-func overridesOf(service *postconf.Service) []string {
-	name := strings.NewReplacer("$service_name", service.Name, "${service_name}", service.Name, "$(service_name)", service.Name)
-	overrides := slices.Clone(service.Overrides)
-	for i, o := range overrides {
-		overrides[i] = name.Replace(o)
-	}
-	return overrides
 }
 
 func (s *System) addCache(ctx context.Context, name string) error {
@@ -221,9 +211,9 @@ func (s *System) addCache(ctx context.Context, name string) error {
 	}
 	stock := postfix.StockParameters()
 	var err, unexpanded error
-	c.Settings, unexpanded = s.Instance.Values(ctx, overridesOf(c.Service), slices.Concat(stock, postfix.NewParameters()))
+	c.Settings, unexpanded = s.Instance.Values(ctx, c.Service.Overrides, slices.Concat(stock, postfix.NewParameters()))
 	if unexpanded != nil { // perhaps a new one: the cache goes on without these
-		c.Settings, err = s.Instance.Values(ctx, overridesOf(c.Service), stock)
+		c.Settings, err = s.Instance.Values(ctx, c.Service.Overrides, stock)
 	}
 	c.Binary = inspect(ctx, filepath.Join(s.Main["daemon_directory"], c.Service.Program()))
 	if err != nil || !c.Binary.Ours {

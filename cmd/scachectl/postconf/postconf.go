@@ -60,7 +60,7 @@ type Service struct {
 	Chroot       string   // "-" is n, but y at a compatibility_level below 1
 	ProcessLimit string   // "-" is default_process_limit
 	Command      string   // the program and its options, as they are written
-	Overrides    []string // name=value, as they are written: of the -o options
+	Overrides    []string // name=value: of the -o options, with the service's name for $service_name
 }
 
 // ID is what postconf(1) calls the service.
@@ -97,10 +97,15 @@ func (i Instance) Services(ctx context.Context) ([]*Service, error) {
 	}
 	err = eachSetting(overrides, func(name, kind, parameter, value string) {
 		if s := byID[name+"/"+kind]; s != nil {
-			s.Overrides = append(s.Overrides, parameter+"="+value)
+			s.Overrides = append(s.Overrides, parameter+"="+s.named(value))
 		}
 	})
 	return services, err
+}
+
+// named has the service's name for $service_name, which Values could not know.
+func (s *Service) named(value string) string {
+	return strings.NewReplacer("$service_name", s.Name, "${service_name}", s.Name, "$(service_name)", s.Name).Replace(value)
 }
 
 // eachSetting reads lines of the form "name/type/key = value".
