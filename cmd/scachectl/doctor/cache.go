@@ -190,17 +190,14 @@ func notInForce(s *System, yield func(Finding)) {
 // unknownParameter: postconf(1) warns of the new parameters as it does of misspelt ones, so its
 // warnings are no help.
 func unknownParameter(s *System, yield func(Finding)) {
-	known := slices.Concat(postfix.StockParameters(), postfix.NewParameters(),
-		[]string{"connection_cache_service_name", "connection_cache_protocol_timeout"})
-	unknown := func(name string) bool {
-		return strings.HasPrefix(name, "connection_cache_") && !slices.Contains(known, name)
-	}
+	ofCache := func(name string) bool { return strings.HasPrefix(name, "connection_cache_") }
+	known := slices.DeleteFunc(slices.Concat(postfix.StockParameters(), postfix.NewParameters(),
+		[]string{"connection_cache_service_name", "connection_cache_protocol_timeout"}), func(name string) bool { return !ofCache(name) })
+	unknown := func(name string) bool { return ofCache(name) && !slices.Contains(known, name) }
 	tell := func(name, where string, services ...string) {
 		yield(Finding{"unknown-parameter", Warning, services,
 			fmt.Sprintf("there is no parameter %s, which is set in %s", name, where),
-			fmt.Sprintf("It has no effect. Those of a cache are %s.", strings.Join(slices.DeleteFunc(slices.Clone(known), func(name string) bool {
-				return !strings.HasPrefix(name, "connection_cache_")
-			}), ", ")), nil})
+			fmt.Sprintf("It has no effect. Those of a cache are %s.", strings.Join(known, ", ")), nil})
 	}
 	for _, name := range s.set {
 		if unknown(name) {

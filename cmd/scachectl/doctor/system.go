@@ -146,8 +146,10 @@ func Read(ctx context.Context, instance postconf.Instance) (*System, error) {
 			return nil, err
 		}
 	}
-	s.commentedOut = commentedOut(filepath.Join(s.Main["config_directory"], "master.cf"))
-	s.set = setNames(s.Main["config_directory"])
+	main, _ := os.ReadFile(filepath.Join(s.Main["config_directory"], "main.cf"))
+	master, _ := os.ReadFile(filepath.Join(s.Main["config_directory"], "master.cf"))
+	s.commentedOut = commentedOut(master)
+	s.set = setNames(main, master)
 	s.Log = readLog(s.Main["maillog_file"], s.logNames())
 	return s, nil
 }
@@ -268,13 +270,16 @@ func (s *System) processes(service *postconf.Service) int {
 
 // setNames are the names that main.cf sets. Those that another value refers to, there or in
 // master.cf, are left out: they may be anybody's own.
-func setNames(directory string) (names []string) {
-	main, _ := os.ReadFile(filepath.Join(directory, "main.cf"))
-	master, _ := os.ReadFile(filepath.Join(directory, "master.cf"))
-	text := slices.Concat(main, []byte("\n"), master)
+func setNames(main, master []byte) (names []string) {
+	taken := map[string]bool{} // referred to, or in names
+	for _, text := range [][]byte{main, master} {
+		for _, m := range regexp.MustCompile(`\$[({]?(\w+)`).FindAllSubmatch(text, -1) {
+			taken[string(m[1])] = true
+		}
+	}
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)\s*=`).FindAllSubmatch(main, -1) {
-		name := string(m[1])
-		if !regexp.MustCompile(`\$[({]?`+name+`\b`).Match(text) && !slices.Contains(names, name) {
+		if name := string(m[1]); !taken[name] {
+			taken[name] = true
 			names = append(names, name)
 		}
 	}
@@ -282,10 +287,9 @@ func setNames(directory string) (names []string) {
 }
 
 // commentedOut are the services whose lines in master.cf have a # in front.
-func commentedOut(path string) map[string]bool {
+func commentedOut(master []byte) map[string]bool {
 	names := map[string]bool{}
-	text, _ := os.ReadFile(path)
-	for _, m := range regexp.MustCompile(`(?m)^#\s*(\w+)\s+unix\s+\S+\s+\S+\s+\S+\s+\S+\s+\S+\s+\w`).FindAllSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^#\s*(\w+)\s+unix\s+\S+\s+\S+\s+\S+\s+\S+\s+\S+\s+\w`).FindAllSubmatch(master, -1) {
 		names[string(m[1])] = true
 	}
 	return names
