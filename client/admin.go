@@ -111,6 +111,9 @@ type Limit struct {
 	Value int64  // connection_cache_ttl_limit in seconds
 }
 
+// IsTime reports whether the limit is a time, in seconds, and not a number or a size.
+func (l Limit) IsTime() bool { return strings.HasSuffix(l.Name, "_ttl_limit") }
+
 // Limits returns the limits in force.
 func (c *Client) Limits(ctx context.Context) ([]Limit, error) {
 	return c.limits(ctx, proto.AdminLimits)

@@ -154,18 +154,19 @@ func parseLimits(arguments []string) (limits []client.Limit, err error) {
 		if !strings.HasPrefix(name, limitPrefix) {
 			name = limitPrefix + name
 		}
-		value, err := strconv.ParseInt(text, 10, 64)
-		if duration, e := time.ParseDuration(text); isTimeLimit(name) && e == nil && duration%time.Second == 0 {
-			value, err = int64(duration/time.Second), nil
+		limit := client.Limit{Name: name}
+		limit.Value, err = strconv.ParseInt(text, 10, 64)
+		if duration, e := time.ParseDuration(text); limit.IsTime() && e == nil && duration%time.Second == 0 {
+			limit.Value, err = int64(duration/time.Second), nil
 		}
 		if !ok || err != nil {
 			want := "a whole number"
-			if isTimeLimit(name) {
+			if limit.IsTime() {
 				want = "whole seconds, such as 90, 90s or 5m"
 			}
 			return nil, fmt.Errorf("%s: want NAME=VALUE, %s: %w", argument, want, errUsage)
 		}
-		limits = append(limits, client.Limit{Name: name, Value: value})
+		limits = append(limits, limit)
 	}
 	return limits, nil
 }
@@ -183,8 +184,6 @@ func checkLimits(changes, known []client.Limit) error {
 	return nil
 }
 
-func isTimeLimit(name string) bool { return strings.HasSuffix(name, "_ttl_limit") }
-
 func (a *app) printLimits(limits []client.Limit, changed bool) error {
 	if a.screen.json {
 		object := map[string]int64{}
@@ -196,7 +195,7 @@ func (a *app) printLimits(limits []client.Limit, changed bool) error {
 	var rows [][]string
 	for _, l := range limits {
 		value := number(l.Value)
-		if isTimeLimit(l.Name) {
+		if l.IsTime() {
 			value = (time.Duration(l.Value) * time.Second).String()
 		}
 		rows = append(rows, []string{l.Name, value})

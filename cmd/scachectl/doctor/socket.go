@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/scache/scache/client"
@@ -57,7 +56,7 @@ func limitsInForce(ctx context.Context, c *client.Client) Settings {
 	settings := Settings{}
 	for _, l := range limits {
 		value := strconv.FormatInt(l.Value, 10)
-		if strings.HasSuffix(l.Name, "_ttl_limit") {
+		if l.IsTime() {
 			value += "s"
 		}
 		settings[l.Name] = value
