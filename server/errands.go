@@ -1,31 +1,50 @@
 package server
 
-// errands lets admin requests that have much to do give way to other clients. One portion delays these
-// by no more than a request of their own would. But portion after portion without a pause makes this a
-// process that never sleeps; the kernel lets it wait for those that do, and its clients with it.
+import "time"
+
+// errands lets admin requests that have much to do give way to other clients. A portion delays these by
+// no more than a request of their own would. While they are served, the next portion waits for a pause and
+// then for the end of a turn, when they have their replies and are at work themselves. It waits without a
+// timer: one for so short a time the processor has to be told of before each sleep, which costs a virtual
+// machine more than the list does.
 type errands struct {
 	server   *Server
-	requests int // of delivery agents, at the last look
-	later    *recall
+	requests int           // of delivery agents, at the last look
+	paused   time.Duration // since the start: when one last began to wait
+	later    *recall       // those that wait, and a timer for when there are no turns any longer
 }
 
+const (
+	// errandBudget is wakeBudget for an errand: one entry of a list of connections.
+	errandBudget = 8
+	errandPause  = time.Millisecond
+)
+
 func newErrands(s *Server) errands {
-	return errands{server: s, later: newRecall(s, tick, func(c *conn) bool {
+	return errands{server: s, later: newRecall(s, callLaterPause, func(c *conn) bool {
 		c.gaveWay = false
 		return true
 	})}
 }
 
 // giveWay is called when a client's errand has done a portion. If it returns true, as others are
-// served, the errand waits for a moment, and is called again then.
+// served, the errand waits, and is called again then.
 func (e *errands) giveWay(c *conn) bool {
 	before := e.requests
 	if e.requests = e.server.requests(); e.requests == before {
 		return false
 	}
 	c.gaveWay = true
+	e.paused = e.server.elapsed
 	e.later.add(c)
 	return true
+}
+
+// goOn calls what has waited for long enough. A turn ends with it.
+func (e *errands) goOn() {
+	if len(e.later.waiting) > 0 && e.server.elapsed-e.paused >= errandPause {
+		e.later.callNow()
+	}
 }
 
 // requests is how many there were, but for admin requests.

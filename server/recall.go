@@ -30,6 +30,7 @@ func (r *recall) begin() {
 }
 
 func (r *recall) callNow() {
+	r.server.timers.Stop(&r.timer.Timer)
 	left := r.waiting[:0]
 	for _, c := range r.waiting {
 		switch {

@@ -287,6 +287,7 @@ func (s *Server) Run() error {
 			s.continueStop()
 		}
 		s.noticeChange()
+		s.errands.goOn()
 		s.endTurn()
 		s.config.Watchdog.Idle()
 		if s.worked >= yieldAfter {
