@@ -36,7 +36,7 @@ Latencies, processor time (of the server process) and throughput are medians of 
 rounds; ratios are taken round by round, and given as median (min to max). **stock**
 is Postfix's own scache, **floor** a bare epoll server in C with fixed replies: what the
 kernel alone costs, and for each save_dest one look at memory. **scache bare** is ours without
-what was cached, bound or disturbing, in the same minutes.
+what was cached, bound or disturbing, in the same minutes, and **bare again** another one: what chance does.
 
 ## The goals
 
