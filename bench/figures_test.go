@@ -191,6 +191,11 @@ func TestVerdicts(t *testing.T) {
 	outcome := func(mine, theirs []Sample, name string) *Outcome {
 		return &Outcome{Standings: []Standing{{Server: ours, Samples: mine}, {Server: name, Samples: theirs}}}
 	}
+	besideFloor := func(mine, floor, none []Sample) *Outcome {
+		o := outcome(mine, none, bare)
+		o.Standings = append(o.Standings, Standing{Server: theFloor, Samples: floor}, Standing{Server: bareFloor, Samples: none})
+		return o
+	}
 	one := samples(100)
 	for _, c := range []struct {
 		mine float64
@@ -204,6 +209,11 @@ func TestVerdicts(t *testing.T) {
 		{99.4, func(j *judge, mine []Sample) { j.atMost("", "", outcome(mine, one, stock), theFloor, p99, 1) }, "-"},
 		{90, func(j *judge, mine []Sample) { j.near("", "", outcome(mine, one, bare)) }, "met"},
 		{89, func(j *judge, mine []Sample) { j.near("", "", outcome(mine, one, bare)) }, "NOT MET"},
+		{90, func(j *judge, mine []Sample) { j.flat("", outcome(mine, one, bare)) }, "met"},
+		{89, func(j *judge, mine []Sample) { j.flat("", outcome(mine, one, bare)) }, "NOT MET"},
+		{73, func(j *judge, mine []Sample) { j.flat("", besideFloor(mine, samples(80), one)) }, "met"},
+		{71, func(j *judge, mine []Sample) { j.flat("", besideFloor(mine, samples(80), one)) }, "NOT MET"},
+		{90, func(j *judge, mine []Sample) { j.flat("", besideFloor(mine, samples(120), one)) }, "met"},
 		{91, func(j *judge, mine []Sample) { j.unchanged("", outcome(mine, one, bare)) }, "met"},
 		{90, func(j *judge, mine []Sample) { j.unchanged("", outcome(mine, one, bare)) }, "NOT MET"},
 	} {

@@ -88,8 +88,7 @@ func (b *bench) goals(ctx context.Context) error {
 	j.atLeast(cached.Scenario.String(), "20 times stock's throughput", cached, throughput, 20)
 	j.near("", "within 10 % of the same with none cached", cached)
 	j.atLeast(bind.Scenario.String(), "60 times stock's throughput", bind, throughput, 60)
-	j.near(flat.Scenario.String(), "flat: within 10 % of none bound beforehand", flat)
-	j.add("", "what the floor keeps, with a hash of each in memory", ratioText(ratios(flat.standing(theFloor).Samples, flat.standing(bareFloor).Samples, throughput)), "-")
+	j.flat(flat.Scenario.String(), flat)
 	j.atLeast("miss, 64 clients", "3 times stock's throughput", miss, throughput, 3)
 	j.atMost("", "1.2 times the floor's CPU an operation", miss, theFloor, cpu, 1.2)
 	j.atMost("one client alone, processors apart", "stock's p50", alone, stock, p50, 1)
@@ -146,6 +145,19 @@ func (j *judge) atMost(workload, goal string, o *Outcome, other string, what fun
 func (j *judge) near(workload, goal string, o *Outcome) {
 	r := ratios(o.standing(ours).Samples, o.standing(bare).Samples, throughput)
 	j.ratio(workload, goal, r, r.Median >= 0.9)
+}
+
+// flat wants as much of the throughput without what is bound as the floor keeps, or 10 % less. The floor has
+// a hash of each in memory: no server that knows them does with less. Where it cannot be had, all is wanted.
+func (j *judge) flat(workload string, o *Outcome) {
+	kept := ratios(o.standing(ours).Samples, o.standing(bare).Samples, throughput)
+	its := ratios(o.standing(theFloor).Samples, o.standing(bareFloor).Samples, throughput)
+	most := figure(1)
+	if its.Median.known() {
+		most = min(most, its.Median)
+	}
+	j.ratio(workload, "flat: keeps what the floor keeps, within 10 %", kept, kept.Median >= 0.9*most)
+	j.add("", "the floor, with a hash of each in memory", ratioText(its), "-")
 }
 
 // unchanged wants others to notice nothing of what disturbs.
