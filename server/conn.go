@@ -102,11 +102,7 @@ func (c *conn) Ready(_ int, hangup bool) (again bool) {
 // that would block or the client is gone, true when it has had its share.
 func (c *conn) work() (again bool) {
 	c.session.cache.spent() // what others have spent, and lower limits, is not charged to this client
-	c.budget = wakeBudget
-	if c.session.state == onErrand {
-		c.budget = errandBudget
-	}
-	for c.budget > 0 {
+	for c.budget = wakeBudget; c.budget > 0; {
 		if !c.flush() {
 			return false
 		}

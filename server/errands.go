@@ -14,11 +14,7 @@ type errands struct {
 	later    *recall       // those that wait, and a timer for when there are no turns any longer
 }
 
-const (
-	// errandBudget is wakeBudget for an errand: one entry of a list of connections.
-	errandBudget = 8
-	errandPause  = time.Millisecond
-)
+const errandPause = time.Millisecond
 
 func newErrands(s *Server) errands {
 	return errands{server: s, later: newRecall(s, callLaterPause, func(c *conn) bool {

@@ -33,14 +33,18 @@ func (s *session) beginList(entry errand) {
 	})
 }
 
-// describeCost is charged, in bindings, for what the kernel is asked about a connection: else a
-// list would keep the others waiting for longer than what they ask for takes.
-const describeCost = 7 * bindingsPerMessage
+// What an entry of a list is charged, in bindings, beyond a message: else a list would keep the others
+// waiting for longer than what they ask for takes. A connection, about which the kernel is asked, is a
+// whole wake, a binding an eighth.
+const (
+	connectionCost = (wakeBudget - 1) * bindingsPerMessage
+	bindingCost    = (wakeBudget/8 - 1) * bindingsPerMessage
+)
 
 func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)
 	if c != nil {
-		s.cache.effort += describeCost
+		s.cache.effort += connectionCost
 		r := reply{s.out}
 		kind, remote := s.cache.describe(c.FD())
 		r.text("connection", string(c.Endpoint()))
@@ -57,6 +61,7 @@ func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick) (done bo
 func (s *session) listBinding(walk *store.Walk, now timerwheel.Tick) (done bool) {
 	b, any, more := s.cache.store.NextBinding(walk)
 	if any {
+		s.cache.effort += bindingCost
 		r := reply{s.out}
 		r.text("binding", string(b.Destination))
 		r.text("endpoint", string(b.Endpoint))
@@ -79,7 +84,7 @@ func (s *session) listDestinations() {
 		d, more := s.cache.activity.next(&place, s.cache.now)
 		if d.told {
 			bindings, connections := s.cache.store.Reach(d.label, reachLook)
-			s.cache.effort += min(bindings, reachLook)
+			s.cache.effort += bindingCost + min(bindings, reachLook)
 			r := reply{s.out}
 			r.text("destination", string(d.label))
 			r.text("hits", strconv.FormatFloat(d.hits, 'f', 1, 64))
