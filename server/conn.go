@@ -51,7 +51,7 @@ const (
 	enoughOutput = 1 << 16
 	// enoughToWake is how many bytes of a long reply are collected before they are
 	// sent: each time, its reader wakes and takes a processor.
-	enoughToWake = 1 << 12
+	enoughToWake = 1 << 14
 	// maxUnread bounds how many descriptors are on their way to one client: the
 	// kernel bounds them by user, and others have the same one.
 	maxUnread = 8

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -137,8 +138,10 @@ const collectFrom = 1 << 15
 
 // list reads a whole list, calls heard with each of it, and prints it. What comes is made ready
 // as it comes, so that no long burst of work is left for the end: on a machine with few processors
-// the delivery agents would have to wait for it.
+// the delivery agents would have to wait for it. For the same reason it has one processor: each time
+// something comes, Go's scheduler would keep a second one busy for a moment to look for more.
 func list[T any](a *app, all iter.Seq2[T, error], heard func(), o listOptions, noun string, header []string, prepare func(T) *entry) error {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	asBefore := debug.SetGCPercent(-1)
 	defer debug.SetGCPercent(asBefore)
 	var entries []*entry
