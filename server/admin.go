@@ -53,7 +53,7 @@ func (s *session) admin(r *proto.Request) {
 }
 
 // begin sends the session on an errand.
-func (s *session) begin(e errand) { s.errand, s.state = e, onErrand }
+func (s *session) begin(e errand) { s.errand, s.others, s.state = e, noneYet, onErrand }
 
 // portion does a portion of the errand.
 func (s *session) portion() {

@@ -5,13 +5,12 @@ import "time"
 // errands lets admin requests that have much to do give way to other clients. A portion delays these by
 // no more than a request of their own would. While they are served, the next portion waits for a pause and
 // then for the end of a turn, when they have their replies and are at work themselves. It waits without a
-// timer: one for so short a time the processor has to be told of before each sleep, which costs a virtual
+// timer for that: of one so short the processor has to be told before each sleep, which costs a virtual
 // machine more than the list does.
 type errands struct {
-	server   *Server
-	requests int           // of delivery agents, at the last look
-	paused   time.Duration // since the start: when one last began to wait
-	later    *recall       // those that wait, and a timer for when there are no turns any longer
+	server *Server
+	paused time.Duration // since the start: when one last began to wait
+	later  *recall       // those that wait, and a timer for when there are no turns any longer
 }
 
 const errandPause = time.Millisecond
@@ -26,8 +25,8 @@ func newErrands(s *Server) errands {
 // giveWay is called when a client's errand has done a portion. If it returns true, as others are
 // served, the errand waits, and is called again then.
 func (e *errands) giveWay(c *conn) bool {
-	before := e.requests
-	if e.requests = e.server.requests(); e.requests == before {
+	before := c.session.others
+	if c.session.others = e.server.requests(); before == noneYet || c.session.others == before {
 		return false
 	}
 	c.gaveWay = true
@@ -42,6 +41,9 @@ func (e *errands) goOn() {
 		e.later.callNow()
 	}
 }
+
+// noneYet is the number of others' requests at the last portion of an errand that had none.
+const noneYet = -1
 
 // requests is how many there were, but for admin requests.
 func (s *Server) requests() (n int) {

@@ -66,7 +66,7 @@ func TestErrandsGiveWay(t *testing.T) {
 				}
 				again = true
 			}
-			if want := map[bool]int{false: 0, true: bindings / 8}[busy]; paused != want {
+			if want := map[bool]int{false: 0, true: bindings/8 - 1}[busy]; paused != want {
 				t.Errorf("it has given way %d times, want %d", paused, want)
 			}
 			list := &messages{t: t, fd: far}
@@ -80,6 +80,58 @@ func TestErrandsGiveWay(t *testing.T) {
 				t.Errorf("the list goes on with %v", left)
 			}
 		})
+	}
+}
+
+// Of several errands each gives way. The first wait of none is for what came before it.
+func TestAllErrandsGiveWay(t *testing.T) {
+	s := newBusyServer(t, Config{Log: &logbook{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
+	defer unix.Close(s.wake)
+	defer s.finish()
+	defer unix.Close(s.far)
+	s.cache.counters.requests = 1000
+	clients := []*conn{s.client}
+	for range 2 {
+		ours, theirs := socketPair(t)
+		c := newConn(s.Server, s.cache, ours)
+		if err := s.admit(c); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(theirs)
+		clients = append(clients, c)
+	}
+	for _, c := range clients {
+		c.session.begin(func() bool { return false })
+		if s.errands.giveWay(c) {
+			t.Error("an errand waits for nobody")
+		}
+	}
+	s.cache.counters.requests++
+	for i, c := range clients {
+		if !s.errands.giveWay(c) {
+			t.Errorf("errand %d does not give way", i)
+		}
+	}
+	s.elapsed += errandPause
+	s.errands.goOn()
+	for i, c := range clients {
+		if c.gaveWay {
+			t.Errorf("errand %d does not go on", i)
+		}
+		if s.errands.giveWay(c) {
+			t.Errorf("errand %d gives way, and nobody has asked for anything", i)
+		}
+	}
+}
+
+// A list should end before what is in it has expired.
+func TestListKeepsUpWithExpiry(t *testing.T) {
+	for _, c := range []struct{ connections, ttlLimit, inWake int }{
+		{0, 2, 1}, {1000, 2, 1}, {2000, 2, 2}, {15_000, 2, 4}, {1 << 30, 1, 4}, {15_000, 60, 1}, {1 << 30, 1 << 30, 1},
+	} {
+		if n := wakeBudget / (1 + connectionCost(c.connections, c.ttlLimit)/bindingsPerMessage); n != c.inWake {
+			t.Errorf("%d connections, %d s: %d in a wake, want %d", c.connections, c.ttlLimit, n, c.inWake)
+		}
 	}
 }
 

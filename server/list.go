@@ -13,7 +13,8 @@ func (s *session) list(kind string) {
 	walk, now := s.cache.store.Walk(), s.cache.now
 	switch kind {
 	case "connections":
-		s.beginList(func() bool { return s.listConnection(&walk, now) })
+		cost := connectionCost(s.cache.store.Size().Connections, s.cache.ttlLimit)
+		s.beginList(func() bool { return s.listConnection(&walk, now, cost) })
 	case "bindings":
 		s.beginList(func() bool { return s.listBinding(&walk, now) })
 	default:
@@ -33,18 +34,22 @@ func (s *session) beginList(entry errand) {
 	})
 }
 
-// What an entry of a list is charged, in bindings, beyond a message: else a list would keep the others
-// waiting for longer than what they ask for takes. A connection, about which the kernel is asked, is a
-// whole wake, a binding an eighth.
-const (
-	connectionCost = (wakeBudget - 1) * bindingsPerMessage
-	bindingCost    = (wakeBudget/8 - 1) * bindingsPerMessage
-)
+// bindingCost is what a binding in a list is charged, in bindings, beyond a message, and so is less work:
+// else a list would keep the others waiting for longer than what they ask for takes.
+const bindingCost = (wakeBudget/8 - 1) * bindingsPerMessage
 
-func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick) (done bool) {
+// connectionCost is bindingCost for a connection, about which the kernel is asked: so much that there is one in
+// a wake, and so in a millisecond beside others. But a list should come to its end in half of
+// connection_cache_ttl_limit, as what has expired meanwhile is not in it: for that there are up to four.
+func connectionCost(connections, ttlLimit int) int {
+	inMillisecond := connections / (ttlLimit * 1000 / 2)
+	return (wakeBudget/min(max(inMillisecond, 1), 4) - 1) * bindingsPerMessage
+}
+
+func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick, cost int) (done bool) {
 	c, more := s.cache.store.NextConnection(walk)
 	if c != nil {
-		s.cache.effort += connectionCost
+		s.cache.effort += cost
 		r := reply{s.out}
 		kind, remote := s.cache.describe(c.FD())
 		r.text("connection", string(c.Endpoint()))

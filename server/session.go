@@ -51,6 +51,7 @@ type session struct {
 	out []byte // replies to be sent, before any descriptor
 
 	errand errand // in state onErrand
+	others int    // what delivery agents had asked for, at its last portion
 }
 
 type state int
