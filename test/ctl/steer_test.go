@@ -283,7 +283,7 @@ func TestUnprivileged(t *testing.T) {
 // has measured it, with and without the list, is in the log (go test -v).
 func TestListUnderLoad(t *testing.T) {
 	s := serve(t, "-ttl-limit", "10m")
-	const kept = 5000
+	const kept = 15_000
 	c, ctx := s.dial(), limit(t)
 	conn := dialSelf(t)
 	for i := range kept {
