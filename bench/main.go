@@ -196,7 +196,7 @@ func (b *bench) scenario(ctx context.Context, sc Scenario, programs []program) (
 	if sc != sc.bare() {
 		programs = append(slices.Clone(programs), program{name: bare, file: b.programs[0].file})
 	}
-	if sc.Listed || sc.Stopped > 0 {
+	if sc.disturbed() {
 		programs = append(programs, program{name: bareAgain, file: b.programs[0].file})
 	}
 	if at := slices.IndexFunc(programs, func(p program) bool { return p.name == theFloor }); at >= 0 && sc.Bound > 0 {

@@ -279,7 +279,7 @@ func (r *race) afterwards(ctx context.Context, s *server, sc Scenario, standing 
 	if standing.Resident, err = resident(s.daemon); err != nil {
 		return s.explain(err)
 	}
-	if !r.calls || sc.Stopped > 0 || sc.Listed || s.bare() {
+	if !r.calls || sc.disturbed() || s.bare() {
 		return nil
 	}
 	r.bench.progress.say("%v: system calls, %s", sc, s.name)

@@ -58,6 +58,9 @@ func (s Scenario) bare() Scenario {
 	return s
 }
 
+// disturbed says whether something disturbs the clients, beyond what is there beforehand.
+func (s Scenario) disturbed() bool { return s.Listed || s.Stopped > 0 }
+
 // floorCan says whether the floor's fixed replies will do: it keeps connections by
 // client, not by name.
 func (s Scenario) floorCan() bool {
