@@ -42,7 +42,7 @@ func (e *errands) goOn() {
 	}
 }
 
-// noneYet is the number of others' requests at the last portion of an errand that had none.
+// noneYet is session.others before the first portion.
 const noneYet = -1
 
 // requests is how many there were, but for admin requests.

@@ -83,7 +83,7 @@ func TestErrandsGiveWay(t *testing.T) {
 	}
 }
 
-// Of several errands each gives way. The first wait of none is for what came before it.
+// Of several errands each gives way, but not for what was asked for before it began.
 func TestAllErrandsGiveWay(t *testing.T) {
 	s := newBusyServer(t, Config{Log: &logbook{}, TTLLimit: time.Hour, StatusUpdateTime: time.Hour, IPCTimeout: time.Hour, Parent: -1})
 	defer unix.Close(s.wake)

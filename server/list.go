@@ -2,6 +2,7 @@ package server
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/scache/scache/proto"
 	"github.com/scache/scache/store"
@@ -39,11 +40,12 @@ func (s *session) beginList(entry errand) {
 const bindingCost = (wakeBudget/8 - 1) * bindingsPerMessage
 
 // connectionCost is bindingCost for a connection, about which the kernel is asked: so much that there is one in
-// a wake, and so in a millisecond beside others. But a list should come to its end in half of
+// a wake, and so in a pause beside others. But a list should come to its end in half of
 // connection_cache_ttl_limit, as what has expired meanwhile is not in it: for that there are up to four.
 func connectionCost(connections, ttlLimit int) int {
-	inMillisecond := connections / (ttlLimit * 1000 / 2)
-	return (wakeBudget/min(max(inMillisecond, 1), 4) - 1) * bindingsPerMessage
+	pauses := int(time.Duration(ttlLimit) * time.Second / 2 / errandPause)
+	inWake := min(max(connections/pauses, 1), 4)
+	return (wakeBudget/inWake - 1) * bindingsPerMessage
 }
 
 func (s *session) listConnection(walk *store.Walk, now timerwheel.Tick, cost int) (done bool) {
